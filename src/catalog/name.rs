@@ -1,0 +1,82 @@
+//! How models are named.
+
+use std::str::FromStr;
+
+use crate::error::{Error, Result, bail, error};
+
+/// The longest name, in bytes.
+const LONGEST: usize = 255;
+
+/// A name as `predict` takes it: `churn`, `churn@champion`, `churn/3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelReference {
+    /// The folded name.
+    pub name: String,
+    /// Which of the name's versions.
+    pub version: VersionReference,
+}
+
+/// Which version of a model is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionReference {
+    /// The one that the name stands for now.
+    Current,
+    /// The one with this number.
+    Number(u64),
+    /// The one that this alias stands for.
+    Alias(String),
+}
+
+/// A model's name, folded like an SQL identifier: to lower case, unless it stands in double quotes.
+///
+/// # Errors
+/// An empty name, one over 255 bytes, and any character but letters, digits, `_`, `-` and `.`.
+pub(crate) fn fold_name(name: &str) -> Result<String> {
+    let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    let folded = quoted.map_or_else(|| name.to_lowercase(), str::to_owned);
+    let wrong = folded.chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')));
+    match wrong {
+        Some(wrong) => {
+            bail!(InvalidStatement, "'{name}' is no model name: '{wrong}' is not a letter, a digit, '_', '-' or '.'")
+        }
+        None if folded.is_empty() => bail!(InvalidStatement, "a model's name is empty"),
+        None if folded.len() > LONGEST => {
+            bail!(InvalidStatement, "a model's name has {} bytes, at most {LONGEST} are allowed", folded.len())
+        }
+        None => Ok(folded),
+    }
+}
+
+impl FromStr for ModelReference {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, version) = match (text.split_once('@'), text.rsplit_once('/')) {
+            (Some((name, alias)), _) => (name, VersionReference::Alias(fold_name(alias)?)),
+            (None, Some((name, number))) => {
+                let number = number.parse().map_err(|_| {
+                    error!(UnknownModel, "'{text}' names no version: expected a number after '/', found '{number}'")
+                })?;
+                (name, VersionReference::Number(number))
+            }
+            (None, None) => (text, VersionReference::Current),
+        };
+        Ok(Self { name: fold_name(name)?, version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_name_a_version() {
+        let parse = |text: &str| text.parse::<ModelReference>().map(|reference| (reference.name, reference.version));
+        assert_eq!(parse("Churn").expect("a name"), ("churn".into(), VersionReference::Current));
+        assert_eq!(parse("\"Churn\"/3").expect("a version"), ("Churn".into(), VersionReference::Number(3)));
+        assert_eq!(parse("churn@Best").expect("an alias"), ("churn".into(), VersionReference::Alias("best".into())));
+        for wrong in ["", "a b", "a/x", "a@", "a'b", &"a".repeat(256)] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

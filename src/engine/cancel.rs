@@ -1,0 +1,71 @@
+//! Ends runs whose query is gone.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Hook = Box<dyn Fn() + Send>;
+
+/// Tells the runs of one stream that nobody waits for them any more.
+#[derive(Clone, Default)]
+pub struct CancelToken(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    cancelled: AtomicBool,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl CancelToken {
+    /// Cancels: the running hook is called, and every later run ends at once.
+    pub fn cancel(&self) {
+        let hook = self.0.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        if let Some(hook) = hook.as_ref() {
+            hook();
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Runs `work`, during which a cancellation calls `hook`, from another thread; `None` if it was cancelled before.
+    pub fn with_hook<T>(&self, hook: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> Option<T> {
+        {
+            let mut slot = self.0.hook.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.is_cancelled() {
+                return None;
+            }
+            *slot = Some(Box::new(hook));
+        }
+        let result = work();
+        *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Some(result)
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_reaches_the_running_work_and_stops_the_next() {
+        let token = CancelToken::default();
+        let called = Arc::new(AtomicBool::new(false));
+        let hook = {
+            let called = called.clone();
+            move || called.store(true, Ordering::SeqCst)
+        };
+        assert_eq!(token.with_hook(hook, || token.clone().cancel()), Some(()));
+        assert!(called.load(Ordering::SeqCst));
+        assert_eq!(token.with_hook(|| {}, || ()), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! The devices that a model can be asked to run on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result, bail};
+
+/// A device. One that is named is used, or loading the model fails; only `Auto` chooses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// NVIDIA, by CUDA.
+    Cuda(u16),
+    /// NVIDIA, by TensorRT.
+    TensorRt(u16),
+    /// Intel, by OpenVINO.
+    OpenVino,
+    /// Apple, by Core ML.
+    CoreMl,
+    /// Windows, by DirectML.
+    DirectMl(u16),
+    /// Any GPU, by WebGPU.
+    WebGpu,
+    /// The fastest device that is there.
+    Auto,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(id) => write!(f, "cuda:{id}"),
+            Self::TensorRt(id) => write!(f, "tensorrt:{id}"),
+            Self::OpenVino => f.write_str("openvino"),
+            Self::CoreMl => f.write_str("coreml"),
+            Self::DirectMl(id) => write!(f, "directml:{id}"),
+            Self::WebGpu => f.write_str("webgpu"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let lower = text.to_lowercase();
+        let (name, id) = match lower.split_once(':') {
+            Some((name, id)) => (name, id.parse().ok()),
+            None => (lower.as_str(), Some(0)),
+        };
+        match (name, id, lower.contains(':')) {
+            ("cpu", _, false) => Ok(Self::Cpu),
+            ("cuda", Some(id), _) => Ok(Self::Cuda(id)),
+            ("tensorrt", Some(id), _) => Ok(Self::TensorRt(id)),
+            ("openvino", _, false) => Ok(Self::OpenVino),
+            ("coreml", _, false) => Ok(Self::CoreMl),
+            ("directml", Some(id), _) => Ok(Self::DirectMl(id)),
+            ("webgpu", _, false) => Ok(Self::WebGpu),
+            ("auto", _, false) => Ok(Self::Auto),
+            _ => bail!(
+                InvalidOption,
+                "option 'device' is '{text}': expected 'cpu', 'cuda', 'cuda:1', 'tensorrt', 'openvino', 'coreml', 'directml', 'webgpu' or 'auto'"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn devices_are_written_as_they_are_read() {
+        for text in ["cpu", "cuda:0", "cuda:1", "tensorrt:0", "openvino", "coreml", "directml:0", "webgpu", "auto"] {
+            assert_eq!(text.parse::<Device>().expect("a device").to_string(), text);
+        }
+        assert_eq!("CUDA".parse::<Device>().expect("a device"), Device::Cuda(0));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cpu:0"] {
+            assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Tensors to ONNX Runtime's values and back.
+
+use datafusion::arrow::array::{Array, StringArray};
+use half::{bf16, f16};
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef};
+
+use crate::model::{Weight, WeightData};
+use crate::tensor::{Tensor, TensorData, for_primitive};
+
+/// An input that borrows the tensor's elements; only strings are copied.
+pub(super) fn to_input(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
+    let shape = tensor.shape.clone();
+    Ok(
+        for_primitive!(&tensor.data, data => TensorRef::from_array_view((shape, &data[..]))?.into(), other => match other {
+            TensorData::BFloat16(data) => TensorRef::from_array_view((shape, &data[..]))?.into(),
+            TensorData::Bool(data) => TensorRef::from_array_view((shape, &data[..]))?.into(),
+            TensorData::String(data) => {
+                let strings: Vec<String> = (0..data.len()).map(|i| data.value(i).to_owned()).collect();
+                OrtTensor::from_string_array((shape, &strings[..]))?.into()
+            }
+            _ => return Err(ort::Error::new("a primitive tensor was not recognized")),
+        }),
+    )
+}
+
+/// A copy of an output: ONNX Runtime keeps its own.
+pub(super) fn from_output(value: &DynValue) -> ort::Result<Tensor> {
+    let Some(element) = value.dtype().tensor_type() else {
+        return Err(ort::Error::new(format!("expected a tensor, found {}", value.dtype())));
+    };
+    macro_rules! copied {
+        ($variant:ident, $type:ty) => {
+            extract::<$type>(value, |data| TensorData::$variant(data.to_vec().into()))
+        };
+    }
+    match element {
+        TensorElementType::Float32 => copied!(Float32, f32),
+        TensorElementType::Float64 => copied!(Float64, f64),
+        TensorElementType::Float16 => copied!(Float16, f16),
+        TensorElementType::Bfloat16 => copied!(BFloat16, bf16),
+        TensorElementType::Int8 => copied!(Int8, i8),
+        TensorElementType::Int16 => copied!(Int16, i16),
+        TensorElementType::Int32 => copied!(Int32, i32),
+        TensorElementType::Int64 => copied!(Int64, i64),
+        TensorElementType::Uint8 => copied!(UInt8, u8),
+        TensorElementType::Uint16 => copied!(UInt16, u16),
+        TensorElementType::Uint32 => copied!(UInt32, u32),
+        TensorElementType::Uint64 => copied!(UInt64, u64),
+        TensorElementType::Bool => copied!(Bool, bool),
+        TensorElementType::String => {
+            let (shape, strings) = value.try_extract_strings()?;
+            let shape = shape.iter().map(|&dim| dim as usize).collect();
+            Ok(Tensor { shape, data: TensorData::String(StringArray::from_iter_values(strings)) })
+        }
+        other => Err(ort::Error::new(format!("element type {other} has no Arrow type"))),
+    }
+}
+
+fn extract<T: PrimitiveTensorElementType>(
+    value: &DynValue,
+    data: impl FnOnce(&[T]) -> TensorData,
+) -> ort::Result<Tensor> {
+    let (shape, elements) = value.try_extract_tensor::<T>()?;
+    Ok(Tensor { shape: shape.iter().map(|&dim| dim as usize).collect(), data: data(elements) })
+}
+
+/// A weight as a value that all sessions share: it holds on to the elements, and copies none.
+pub(super) fn to_shared(weight: &Weight) -> ort::Result<DynValue> {
+    let shape = weight.shape.clone();
+    macro_rules! shared {
+        ($data:expr) => {
+            TensorRef::from_array_view((shape, $data.clone()))?
+                .into_dyn()
+                .try_upgrade()
+                .map_err(|_| ort::Error::new("the weight is not shareable"))
+        };
+    }
+    match &weight.data {
+        WeightData::Float32(data) => shared!(data),
+        WeightData::Float64(data) => shared!(data),
+        WeightData::Float16(data) => shared!(data),
+        WeightData::Int8(data) => shared!(data),
+        WeightData::UInt8(data) => shared!(data),
+        WeightData::Int32(data) => shared!(data),
+        WeightData::Int64(data) => shared!(data),
+    }
+}

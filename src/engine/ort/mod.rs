@@ -1,0 +1,64 @@
+//! ONNX Runtime: found and loaded at run time, its sessions pooled.
+
+mod convert;
+mod library;
+mod provider;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{CoreBudget, Device, Engine, Executable, LoadRequest};
+use crate::error::{Error, Result, bail};
+use crate::model::Model;
+use session::OrtExecutable;
+
+pub use library::runtime_folder;
+
+/// Runs models with ONNX Runtime.
+#[derive(Debug)]
+pub struct OrtEngine {
+    library: Option<PathBuf>,
+    cores: Arc<CoreBudget>,
+}
+
+impl OrtEngine {
+    /// An engine with the library at `library`, or else the one that is found; loaded when the first model is.
+    ///
+    /// A process has one ONNX Runtime: the first engine that loads a model decides which.
+    pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
+        Self { library, cores }
+    }
+}
+
+impl Engine for OrtEngine {
+    fn name(&self) -> &str {
+        "onnxruntime"
+    }
+
+    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Arc<dyn Executable>> {
+        let environment = library::environment(self.library.as_deref())?;
+        let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
+        if request.device != Device::Auto {
+            return Ok(Arc::new(load(request.device)?));
+        }
+        for device in provider::candidates() {
+            match load(device) {
+                Ok(executable) => return Ok(Arc::new(executable)),
+                Err(error) => log::debug!("device {device} is not used for model '{}': {error}", model.uri()),
+            }
+        }
+        Ok(Arc::new(load(Device::Cpu)?))
+    }
+}
+
+/// What ONNX Runtime says of a model that it refuses.
+fn refused(label: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    crate::error::error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(cause)
+}
+
+/// A device that is named must be there.
+fn missing(device: Device, cause: ort::Error) -> Result<std::convert::Infallible> {
+    let message = cause.message();
+    bail!(DeviceMissing, "device '{device}' is not available in this ONNX Runtime: {message}")
+}

@@ -1,0 +1,159 @@
+//! The sessions of one model.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::DynValue;
+
+use super::{convert, missing, provider, refused};
+use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext};
+use crate::error::{Error, Result, bail, error};
+use crate::model::Model;
+use crate::tensor::Tensor;
+
+/// Above this size of its shared weights, in bytes, a model is not prepacked: that would keep a second copy of each.
+const PREPACK_UP_TO: usize = 8 << 20;
+
+/// A model in ONNX Runtime. A session runs one batch at a time, so there is a pool of them, no larger than the cores.
+#[derive(Debug)]
+pub(super) struct OrtExecutable {
+    model: Arc<Model>,
+    label: String,
+    outputs: Vec<String>,
+    device: Device,
+    environment: Environment,
+    cores: Arc<CoreBudget>,
+    /// The model's large weights, in memory once for all sessions.
+    weights: Vec<(String, Arc<DynValue>)>,
+    /// Sessions that no run uses now, each with its number of threads.
+    idle: Mutex<Vec<(usize, Session)>>,
+}
+
+impl OrtExecutable {
+    pub(super) fn load(
+        model: &Arc<Model>,
+        request: &LoadRequest,
+        device: Device,
+        environment: Environment,
+        cores: Arc<CoreBudget>,
+    ) -> Result<Self> {
+        let weights =
+            model.weights().iter().map(|weight| Ok((weight.name.clone(), Arc::new(convert::to_shared(weight)?))));
+        let weights = weights.collect::<ort::Result<Vec<_>>>().map_err(|cause| refused(&request.label, cause))?;
+        let outputs = request.outputs.clone();
+        let idle = Mutex::new(vec![]);
+        let executable = Self {
+            model: model.clone(),
+            label: request.label.clone(),
+            outputs,
+            device,
+            environment,
+            cores,
+            weights,
+            idle,
+        };
+        let first = executable.create(1)?; // so that a model that can't be loaded fails here
+        executable.give_back(1, first);
+        Ok(executable)
+    }
+
+    fn create(&self, threads: usize) -> Result<Session> {
+        let refused = |cause: ort::Error| refused(&self.label, cause);
+        let mut builder = self.configure(threads).map_err(refused)?;
+        if let Some(provider) = provider::provider(self.device) {
+            builder = match builder.with_execution_providers([provider]) {
+                Ok(builder) => builder,
+                Err(cause) => match missing(self.device, cause.into())? {},
+            };
+        }
+        let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
+        builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)
+    }
+
+    fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
+        let shared: usize = self.model.weights().iter().map(|weight| weight.data.size()).sum();
+        let mut builder = Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            .with_intra_threads(threads)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)? // the cores belong to the query's other operators too
+            .with_prepacking(shared <= PREPACK_UP_TO)?
+            .with_log_level(LogLevel::Fatal)?; // it would warn about declared shapes at every run
+        for (name, value) in &self.weights {
+            // As external, the graph's own copy is replaced; as an initializer, sessions share it.
+            builder = builder.with_external_initializer(name, value.clone())?.with_initializer(name, value.clone())?;
+        }
+        Ok(builder)
+    }
+
+    fn take(&self, threads: usize) -> Result<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        match idle.iter().position(|(of, _)| *of == threads) {
+            Some(position) => Ok(idle.swap_remove(position).1),
+            None => {
+                drop(idle);
+                self.create(threads)
+            }
+        }
+    }
+
+    fn give_back(&self, threads: usize, session: Session) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push((threads, session));
+        // Sessions for another number of threads must not pile up: trees stand in memory once for each.
+        while idle.iter().map(|(threads, _)| threads).sum::<usize>() > self.cores.total() && idle.len() > 1 {
+            idle.remove(0);
+        }
+    }
+
+    fn run_in(&self, session: &mut Session, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let failed = |cause: ort::Error| self.failed(cause);
+        let values =
+            inputs.iter().map(convert::to_input).collect::<ort::Result<Vec<SessionInputValue>>>().map_err(failed)?;
+        let names = self.model.signature().inputs.iter().map(|input| input.name.as_str());
+        let values: Vec<_> = names.zip(values).collect();
+        let mut options = RunOptions::new().map_err(failed)?;
+        options.set_log_level(LogLevel::Fatal).map_err(failed)?;
+        let options = Arc::new(options);
+        let terminate = {
+            let options = options.clone();
+            move || drop(options.terminate())
+        };
+        let outputs = context.cancel.with_hook(terminate, || {
+            let outputs = session.run_with_options(values, &options)?;
+            self.outputs
+                .iter()
+                .map(|name| convert::from_output(&outputs[name.as_str()]))
+                .collect::<ort::Result<Vec<_>>>()
+        });
+        match outputs {
+            Some(Ok(outputs)) => Ok(outputs),
+            Some(Err(_)) | None if context.cancel.is_cancelled() => {
+                bail!(Cancelled, "model '{}': the query was cancelled", self.label)
+            }
+            Some(Err(cause)) => Err(failed(cause)),
+            None => bail!(Cancelled, "model '{}': the query was cancelled", self.label),
+        }
+    }
+
+    fn failed(&self, cause: ort::Error) -> Error {
+        error!(EngineFailed, "model '{}': ONNX Runtime failed", self.label).with_source(cause)
+    }
+}
+
+impl Executable for OrtExecutable {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let threads = context.threads.clamp(1, self.cores.total());
+        let mut session = self.take(threads)?;
+        let outputs = self.run_in(&mut session, inputs, context);
+        self.give_back(threads, session);
+        outputs
+    }
+
+    fn device(&self) -> String {
+        self.device.to_string()
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads and rewrites a graph.
+
+use super::labels::ClassLabels;
+use super::proto::{
+    Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    TypeValue,
+};
+use super::weights::Weight;
+
+const FLOAT: i32 = 1;
+
+/// Visits the tensors of initializers and of nodes, in subgraphs too.
+pub(super) fn visit_tensors(graph: &GraphProto, visit: &mut dyn FnMut(&TensorProto)) {
+    graph.initializer.iter().for_each(&mut *visit);
+    for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
+        attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
+        for subgraph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
+            visit_tensors(subgraph, visit);
+        }
+    }
+}
+
+/// Visits the tensors of nodes, and all tensors of subgraphs.
+pub(super) fn visit_node_tensors_mut(graph: &mut GraphProto, visit: &mut dyn FnMut(&mut TensorProto)) {
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().chain(&mut attribute.tensors).for_each(&mut *visit);
+        for subgraph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
+            subgraph.initializer.iter_mut().for_each(&mut *visit);
+            visit_node_tensors_mut(subgraph, visit);
+        }
+    }
+}
+
+/// Replaces each ZipMap, scikit-learn's list of dictionaries, by its tensor of probabilities.
+///
+/// Reading such dictionaries costs many times what the model costs; the Arrow map is built from the labels, which are
+/// returned with the output's name.
+pub(super) fn replace_zip_maps(graph: &mut GraphProto) -> Vec<(String, ClassLabels)> {
+    let mut zip_maps = vec![];
+    for node in graph.node.iter_mut().filter(|node| is_zip_map(node)) {
+        node.op_type = "Identity".into();
+        node.domain.clear();
+        let labels = ClassLabels::of_attributes(node);
+        node.attribute.clear();
+        for output in graph.output.iter_mut().filter(|output| node.output.contains(&output.name)) {
+            let dims = [DimensionValue::Param("N".into()), DimensionValue::Param("classes".into())];
+            let dim = dims.map(|value| Dimension { value: Some(value), denotation: String::new() }).into();
+            let tensor = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
+            output.r#type = Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), denotation: String::new() });
+            zip_maps.extend(labels.clone().map(|labels| (output.name.clone(), labels)));
+        }
+    }
+    zip_maps
+}
+
+fn is_zip_map(node: &NodeProto) -> bool {
+    node.op_type == "ZipMap" && node.domain == "ai.onnx.ml"
+}
+
+/// The node that computes `value`.
+fn producer<'a>(graph: &'a GraphProto, value: &str) -> Option<&'a NodeProto> {
+    graph.node.iter().find(|node| node.output.iter().any(|output| output == value))
+}
+
+/// The labels of the classifier from which `output` comes; through the operators that only rescale its scores.
+pub(super) fn class_labels(graph: &GraphProto, output: &str) -> Option<ClassLabels> {
+    let mut value = output;
+    for _ in 0..graph.node.len() {
+        let node = producer(graph, value)?;
+        if let Some(labels) = ClassLabels::of_attributes(node) {
+            return Some(labels);
+        }
+        const RESCALING: [&str; 9] =
+            ["Identity", "Cast", "Softmax", "Normalizer", "Mul", "Div", "Sigmoid", "Clip", "ArrayFeatureExtractor"];
+        if !RESCALING.contains(&node.op_type.as_str()) {
+            return None;
+        }
+        value = node.input.first()?;
+    }
+    None
+}
+
+/// Whether NaN has a meaning for the graph: it is imputed, or a tree has a branch for it.
+pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| {
+        let tracks = node.attribute("nodes_missing_value_tracks_true");
+        node.op_type == "Imputer" || tracks.is_some_and(|tracks| tracks.ints.iter().any(|&track| track != 0))
+    })
+}
+
+pub(super) fn has_trees(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| node.op_type.starts_with("TreeEnsemble"))
+}
+
+/// Rows and columns of the widest weight matrix, summed.
+pub(super) fn widest_layer(graph: &GraphProto, weights: &[Weight]) -> Option<usize> {
+    let small = graph.initializer.iter().map(|tensor| tensor.dims.as_slice());
+    let large = weights.iter().map(|weight| weight.shape.as_slice());
+    let matrices = small.chain(large).filter_map(|dims| match dims {
+        [rows, columns] => usize::try_from(rows + columns).ok(),
+        _ => None,
+    });
+    matrices.max()
+}

@@ -1,0 +1,140 @@
+//! A model as data: what an ONNX file says, without anything that runs it.
+
+mod graph;
+mod labels;
+mod metadata;
+mod options;
+pub(crate) mod proto;
+mod signature;
+mod source;
+mod weights;
+
+use std::sync::Arc;
+
+use prost::Message;
+
+pub use labels::{ClassLabels, Labels};
+pub use metadata::Metadata;
+pub use options::{ModelOptions, NullPolicy};
+pub use signature::{Dimension, Signature, TensorSpec};
+pub(crate) use weights::{Weight, WeightData};
+
+use crate::error::{Result, bail, error};
+use proto::ModelProto;
+
+/// An ONNX model that was read, checked and prepared for engines. Immutable, and shared by all that use it.
+///
+/// The large weights stand apart from the graph, so that they are in memory once, however many sessions run it.
+#[derive(Debug)]
+pub struct Model {
+    uri: String,
+    sha256: String,
+    size: u64,
+    proto: ModelProto,
+    weights: Vec<Weight>,
+    /// The outputs that were maps from label to probability, and the labels.
+    zip_maps: Vec<(String, ClassLabels)>,
+    signature: Signature,
+    metadata: Metadata,
+}
+
+impl Model {
+    /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`.
+    ///
+    /// # Errors
+    /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
+    pub fn read(uri: &str) -> Result<Arc<Self>> {
+        let source = source::read(uri)?;
+        let mut proto = ModelProto::decode(source.bytes.clone()).map_err(|cause| {
+            error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
+        })?;
+        let Some(graph) = proto.graph.as_mut().filter(|graph| !graph.output.is_empty()) else {
+            bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
+        };
+        let weights = weights::split_off(uri, graph, &source)?;
+        let zip_maps = graph::replace_zip_maps(graph);
+        let (sha256, size) = (source.sha256, source.size);
+        drop(source.bytes);
+        // Decoded anew, the small tensors no longer hold on to the buffer of the whole file.
+        let proto = ModelProto::decode(proto.encode_to_vec().as_slice())
+            .map_err(|cause| error!(InvalidModel, "'{uri}' can't be rewritten").with_source(cause))?;
+        let signature = Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
+        let metadata = Metadata::of(&proto);
+        Ok(Arc::new(Self { uri: uri.to_owned(), sha256, size, proto, weights, zip_maps, signature, metadata }))
+    }
+
+    /// Where the model was read from.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The SHA-256 of the file and of its external weights, in hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Size of the file and of its external weights, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Inputs and outputs as the file declares them.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Producer, operator sets, documentation.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether the graph has operators that give missing values (NaN) a meaning: an imputer, or trees that track them.
+    pub fn handles_missing_values(&self) -> bool {
+        self.proto.graph.as_ref().is_some_and(graph::handles_missing_values)
+    }
+
+    /// Whether the graph's weights are those of trees, which stand in its nodes.
+    pub fn has_trees(&self) -> bool {
+        self.proto.graph.as_ref().is_some_and(graph::has_trees)
+    }
+
+    /// The labels of `output`, if the file gives it as maps from label to probability (scikit-learn's ZipMap).
+    pub fn zip_map(&self, output: &str) -> Option<&ClassLabels> {
+        self.zip_maps.iter().find(|(name, _)| name == output).map(|(_, labels)| labels)
+    }
+
+    /// The classes that the columns of `output` stand for, where the graph tells.
+    pub fn class_labels(&self, output: &str) -> Option<ClassLabels> {
+        if let Some(labels) = self.zip_map(output) {
+            return Some(labels.clone());
+        }
+        self.proto.graph.as_ref().and_then(|graph| graph::class_labels(graph, output))
+    }
+
+    /// The operators of the graph, one for each node, in order.
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.proto.graph.iter().flat_map(|graph| graph.node.iter().map(|node| node.op_type.as_str()))
+    }
+
+    /// The large weights, which [`onnx_bytes`](Self::onnx_bytes) only name.
+    pub(crate) fn weights(&self) -> &[Weight] {
+        &self.weights
+    }
+
+    /// Values for each row between two layers, at most: the widest sum of a matrix' rows and columns.
+    pub(crate) fn widest_layer(&self) -> Option<usize> {
+        self.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.weights))
+    }
+
+    /// The graph as an ONNX file that computes `outputs` only (all if empty), its large weights marked as external.
+    pub(crate) fn onnx_bytes(&self, outputs: &[&str]) -> Vec<u8> {
+        if outputs.is_empty() {
+            return self.proto.encode_to_vec();
+        }
+        let mut proto = self.proto.clone();
+        if let Some(graph) = &mut proto.graph {
+            graph.output.retain(|output| outputs.contains(&output.name.as_str()));
+        }
+        proto.encode_to_vec()
+    }
+}

@@ -1,0 +1,85 @@
+//! The options of `CREATE MODEL … OPTIONS (…)`.
+
+use std::str::FromStr;
+
+use crate::engine::Device;
+use crate::error::{Error, Result, bail, error};
+
+/// What is done with a NULL among the features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NullPolicy {
+    /// The row's prediction is NULL.
+    Null,
+    /// A NULL float is given to the model as NaN; a NULL of another type makes the prediction NULL.
+    Nan,
+    /// The query fails.
+    Error,
+}
+
+impl FromStr for NullPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_lowercase().as_str() {
+            "null" => Ok(Self::Null),
+            "nan" => Ok(Self::Nan),
+            "error" => Ok(Self::Error),
+            _ => bail!(InvalidOption, "option 'on_null' is '{text}': expected 'null', 'nan' or 'error'"),
+        }
+    }
+}
+
+/// How a model is called. An option that is not given is chosen from the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// The one output that calls give.
+    pub output: Option<String>,
+    /// The class whose probability calls give, as one number.
+    pub class: Option<String>,
+    /// What is done with NULL among the features.
+    pub on_null: Option<NullPolicy>,
+    /// Rows for each run.
+    pub batch_size: Option<usize>,
+    /// Where the model runs.
+    pub device: Option<Device>,
+}
+
+impl ModelOptions {
+    /// The names of all options.
+    pub const NAMES: [&str; 5] = ["output", "class", "on_null", "batch_size", "device"];
+
+    /// Options from their names and values.
+    ///
+    /// # Errors
+    /// An option that is not known, given twice, or that has a value it can't have.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let mut options = Self::default();
+        let mut seen = vec![];
+        for (name, value) in pairs {
+            let name = name.to_lowercase();
+            match name.as_str() {
+                "output" => options.output = Some(value.to_owned()),
+                "class" => options.class = Some(value.to_owned()),
+                "on_null" => options.on_null = Some(value.parse()?),
+                "batch_size" => {
+                    let rows = value.parse().ok().filter(|&rows| rows > 0);
+                    options.batch_size = Some(rows.ok_or_else(|| {
+                        error!(InvalidOption, "option 'batch_size' is '{value}': expected a number of rows from 1 on")
+                    })?);
+                }
+                "device" => options.device = Some(value.parse()?),
+                _ => {
+                    let near = datafusion_predict_udfs::nearest(&name, Self::NAMES);
+                    let near = near.map(|near| format!("; did you mean '{near}'?"));
+                    let near = near.unwrap_or_else(|| format!("; there are {}", Self::NAMES.join(", ")));
+                    bail!(InvalidOption, "unknown option '{name}'{near}");
+                }
+            }
+            if seen.contains(&name) {
+                bail!(InvalidOption, "option '{name}' is given twice");
+            }
+            seen.push(name);
+        }
+        Ok(options)
+    }
+}

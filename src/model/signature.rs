@@ -1,0 +1,124 @@
+//! A model's inputs and outputs.
+
+use std::fmt;
+
+use super::proto::{DimensionValue, GraphProto, TypeProto, TypeValue, ValueInfoProto};
+use crate::error::{Result, bail, error};
+use crate::tensor::ElementType;
+
+/// One dimension of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// Always this size.
+    Fixed(usize),
+    /// Known when the model runs; named if the model names it.
+    Dynamic(Option<String>),
+}
+
+impl Dimension {
+    /// The size, if it is always the same.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(size) => Some(*size),
+            Self::Dynamic(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Dynamic(Some(name)) => f.write_str(name),
+            Self::Dynamic(None) => f.write_str("?"),
+        }
+    }
+}
+
+/// Name, element type and shape of an input or output. The first dimension is the rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name in the graph.
+    pub name: String,
+    /// Type of the elements.
+    pub element: ElementType,
+    /// Dimensions, rows first.
+    pub shape: Vec<Dimension>,
+}
+
+impl TensorSpec {
+    /// The dimensions of one row.
+    pub fn row_shape(&self) -> &[Dimension] {
+        self.shape.get(1..).unwrap_or_default()
+    }
+
+    /// Elements of one row, if that is always the same.
+    pub fn row_elements(&self) -> Option<usize> {
+        self.row_shape().iter().try_fold(1usize, |n, dim| n.checked_mul(dim.size()?))
+    }
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape: Vec<_> = self.shape.iter().map(Dimension::to_string).collect();
+        write!(f, "{} {}[{}]", self.name, self.element, shape.join(","))
+    }
+}
+
+/// The inputs that a model needs and the outputs that it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// Inputs, without those that have a default (an initializer of the same name).
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// What `graph` declares.
+    pub(super) fn declared(uri: &str, graph: &GraphProto) -> Result<Self> {
+        let has_default = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+        let inputs = graph.input.iter().filter(|input| !has_default(&input.name));
+        let inputs = inputs.map(|input| spec(uri, "input", input)).collect::<Result<Vec<_>>>()?;
+        let outputs = graph.output.iter().map(|output| spec(uri, "output", output)).collect::<Result<Vec<_>>>()?;
+        if inputs.is_empty() {
+            bail!(InvalidModel, "model '{uri}' has no input");
+        }
+        if let Some(scalar) = inputs.iter().find(|input| input.shape.is_empty()) {
+            bail!(InvalidModel, "model '{uri}': input '{}' has no dimension for the rows", scalar.name);
+        }
+        Ok(Self { inputs, outputs })
+    }
+}
+
+fn spec(uri: &str, role: &str, info: &ValueInfoProto) -> Result<TensorSpec> {
+    let name = &info.name;
+    let tensor = match &info.r#type {
+        Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), .. }) => tensor,
+        Some(TypeProto { value: Some(other), .. }) => {
+            let kind = match other {
+                TypeValue::Sequence(_) => "a sequence",
+                TypeValue::Map(_) => "a map",
+                TypeValue::SparseTensor(_) => "a sparse tensor",
+                _ => "optional",
+            };
+            bail!(InvalidModel, "model '{uri}': {role} '{name}' is {kind}: expected a tensor")
+        }
+        _ => bail!(InvalidModel, "model '{uri}': {role} '{name}' has no type"),
+    };
+    let element = ElementType::from_onnx(tensor.elem_type).ok_or_else(|| {
+        error!(
+            InvalidModel,
+            "model '{uri}': {role} '{name}' has element type {}, which has no Arrow type", tensor.elem_type
+        )
+    })?;
+    let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
+    let shape = dims.map(|dim| match &dim.value {
+        Some(DimensionValue::Value(size)) if *size > 0 => {
+            usize::try_from(*size).map_or(Dimension::Dynamic(None), Dimension::Fixed)
+        }
+        Some(DimensionValue::Param(param)) if !param.is_empty() => Dimension::Dynamic(Some(param.clone())),
+        _ => Dimension::Dynamic(None),
+    });
+    Ok(TensorSpec { name: name.clone(), element, shape: shape.collect() })
+}

@@ -1,0 +1,94 @@
+//! Binds each call by name to one version of its model.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion_predict_udfs::{PredictFunction, bind_call};
+
+/// Replaces `predict('churn', t.*)` by a call of `churn/3` with its features in order.
+///
+/// From here on the statement holds on to that version, though the name may move on.
+#[derive(Debug)]
+pub(crate) struct BindPredict;
+
+impl BindPredict {
+    pub(crate) const NAME: &str = "bind_predict";
+
+    /// `plan` with all calls bound, in subqueries too.
+    pub(crate) fn bind(plan: LogicalPlan) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(bind_node)?.data)
+    }
+}
+
+impl AnalyzerRule for BindPredict {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Self::bind(plan)
+    }
+}
+
+/// The function and the arguments, if `expr` is a call that is not bound yet.
+pub(super) fn unbound(expr: &Expr) -> Option<(&PredictFunction, &ScalarFunction)> {
+    match expr {
+        Expr::ScalarFunction(call) => Some((call.func.inner().downcast_ref::<PredictFunction>()?, call)),
+        _ => None,
+    }
+}
+
+/// Whether any expression of this node, not of those below it, holds such a call.
+pub(super) fn has_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found = found || expr.exists(|expr| Ok(wanted(expr)))?;
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// The columns that the expressions of `plan` can name.
+pub(super) fn input_schema(plan: &LogicalPlan) -> DFSchema {
+    let inputs = plan.inputs();
+    if inputs.is_empty() { plan.schema().as_ref().clone() } else { merge_schema(&inputs) }
+}
+
+fn bind_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !has_expr(&plan, |expr| unbound(expr).is_some())? {
+        return Ok(Transformed::no(plan));
+    }
+    let schema = input_schema(&plan);
+    let input = plan.inputs().first().map(|input| Arc::new((*input).clone()));
+    let names = NamePreserver::new(&plan);
+    let planned = plan.schema().clone();
+    let bound = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let bound = expr.transform_up(|expr| match unbound(&expr) {
+            Some((function, call)) => {
+                bind_call(function, call.args.clone(), input.as_deref(), &schema).map(Transformed::yes)
+            }
+            None => Ok(Transformed::no(expr)),
+        })?;
+        Ok(bound.update_data(|expr| name.restore(expr)))
+    })?;
+    let plan = bound.data.recompute_schema()?;
+    for (before, now) in planned.fields().iter().zip(plan.schema().fields()) {
+        if before.data_type() != now.data_type() {
+            return plan_err!(
+                "column '{}' was planned as {}, but its model now gives {}: the model was replaced by one with another output, plan the statement or the view again",
+                before.name(),
+                before.data_type(),
+                now.data_type()
+            );
+        }
+    }
+    Ok(Transformed::yes(plan))
+}

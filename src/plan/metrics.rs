@@ -1,0 +1,42 @@
+//! What EXPLAIN ANALYZE shows of a prediction.
+
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
+
+use crate::predictor::ScoreStats;
+
+/// The metrics of one partition.
+#[derive(Debug, Clone)]
+pub(super) struct PredictMetrics {
+    pub baseline: BaselineMetrics,
+    rows_scored: Count,
+    batches: Count,
+    wait_time: Time,
+    encode_time: Time,
+    run_time: Time,
+    decode_time: Time,
+}
+
+impl PredictMetrics {
+    pub(super) fn new(set: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let time = |name: &'static str| MetricBuilder::new(set).subset_time(name, partition);
+        Self {
+            baseline: BaselineMetrics::new(set, partition),
+            rows_scored: MetricBuilder::new(set).counter("rows_scored", partition),
+            batches: MetricBuilder::new(set).counter("batches", partition),
+            wait_time: time("wait_time"),
+            encode_time: time("encode_time"),
+            run_time: time("run_time"),
+            decode_time: time("decode_time"),
+        }
+    }
+
+    pub(super) fn record(&self, stats: &ScoreStats) {
+        self.rows_scored.add(stats.rows);
+        self.batches.add(stats.batches);
+        self.wait_time.add_duration(stats.wait);
+        self.encode_time.add_duration(stats.encode);
+        self.run_time.add_duration(stats.run);
+        self.decode_time.add_duration(stats.decode);
+        self.baseline.elapsed_compute().add_duration(stats.encode + stats.run + stats.decode);
+    }
+}

@@ -1,0 +1,165 @@
+//! From a model and its options to a predictor.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+
+use super::{Predictor, batch_size, observe};
+use crate::engine::{CoreBudget, Engine, LoadRequest};
+use crate::error::{Result, bail, error};
+use crate::model::{Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
+use crate::tensor::{InputEncoder, OutputColumn, struct_fields};
+
+/// What a predictor is made from.
+#[derive(Debug)]
+pub(crate) struct PredictorSource {
+    /// Name and version: `churn/3`.
+    pub label: String,
+    pub model: Arc<Model>,
+    /// Names for the features, in order; empty if the model's own will do.
+    pub features: Vec<String>,
+    pub options: ModelOptions,
+}
+
+impl Predictor {
+    /// Loads the model into the first of `engines` that accepts it, and runs it on made-up rows to learn its outputs.
+    ///
+    /// # Errors
+    /// Options that do not fit the model, a model that no engine can load, outputs that are not one for each row.
+    pub(crate) fn load(
+        source: PredictorSource,
+        engines: &[Arc<dyn Engine>],
+        cores: &Arc<CoreBudget>,
+    ) -> Result<Arc<Self>> {
+        let PredictorSource { label, model, features, options } = source;
+        let mut inputs = model.signature().inputs.clone();
+        let feature_names = name_features(&label, &mut inputs, features)?;
+        let selected = select_outputs(&label, &model, &options)?;
+
+        let mut refusals = vec![];
+        let engine = engines.iter().find(|engine| match engine.accepts(&model) {
+            Ok(()) => true,
+            Err(reason) => {
+                refusals.push(format!("{}: {reason}", engine.name()));
+                false
+            }
+        });
+        let Some(engine) = engine else {
+            bail!(InvalidModel, "model '{label}': no engine can run it ({})", refusals.join("; "));
+        };
+        let outputs = selected.iter().map(|output| output.name.clone()).collect();
+        let device = options.device.unwrap_or_default();
+        let executable = engine.load(&model, &LoadRequest { label: label.clone(), outputs, device })?;
+
+        let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
+        let observed = observe::observe(&label, executable.as_ref(), &inputs, fixed_batch, &selected)?;
+        let probed = observed.is_some();
+        let outputs = observed.unwrap_or(selected);
+        let columns = output_columns(&label, &model, &options, &outputs)?;
+        let return_type = match columns.as_slice() {
+            [only] => only.data_type().clone(),
+            several => DataType::Struct(struct_fields(several)),
+        };
+        let null_policy = options.on_null.unwrap_or_else(|| match model.handles_missing_values() {
+            true => NullPolicy::Nan,
+            false => NullPolicy::Null,
+        });
+        let batch_size = options.batch_size.unwrap_or_else(|| batch_size::choose(&model, device));
+        Ok(Arc::new(Self {
+            encoder: InputEncoder::new(inputs.clone()),
+            signature: Signature { inputs, outputs },
+            engine: engine.name().to_owned(),
+            cores: cores.clone(),
+            label,
+            model,
+            options,
+            feature_names,
+            refusals,
+            executable,
+            fixed_batch,
+            probed,
+            columns,
+            return_type,
+            null_policy,
+            batch_size,
+        }))
+    }
+}
+
+/// The features' names: those given, or those of the inputs if each is a feature. Names for a matrix of unknown width
+/// settle its width.
+fn name_features(label: &str, inputs: &mut [TensorSpec], given: Vec<String>) -> Result<Option<Vec<String>>> {
+    let encoder = InputEncoder::new(inputs.to_vec());
+    if given.is_empty() {
+        let each = encoder.matrix().is_none() || encoder.width() == Some(1);
+        return Ok(each.then(|| inputs.iter().map(|input| input.name.clone()).collect()));
+    }
+    if let Some(twice) = given.iter().enumerate().find(|(i, name)| given[..*i].contains(name)) {
+        bail!(InvalidStatement, "model '{label}': feature '{}' is named twice", twice.1);
+    }
+    match encoder.width() {
+        Some(width) if width != given.len() => {
+            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", given.len())
+        }
+        Some(_) => {}
+        None => inputs[0].shape[1] = Dimension::Fixed(given.len()),
+    }
+    Ok(Some(given))
+}
+
+/// The outputs that calls give: the one that the options name, or that holds the classes' probabilities, else all.
+fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<TensorSpec>> {
+    let outputs = &model.signature().outputs;
+    let names = || outputs.iter().map(|output| output.name.as_str());
+    if let Some(wanted) = &options.output {
+        let found = outputs.iter().find(|output| output.name == *wanted);
+        let found = found.or_else(|| outputs.iter().find(|output| output.name.eq_ignore_ascii_case(wanted)));
+        return match found {
+            Some(output) => Ok(vec![output.clone()]),
+            None => bail!(
+                InvalidOption,
+                "model '{label}' has no output '{wanted}' (option 'output'): there are {}",
+                names().collect::<Vec<_>>().join(", ")
+            ),
+        };
+    }
+    let Some(class) = &options.class else {
+        return Ok(outputs.clone());
+    };
+    let of_classes = |output: &&TensorSpec| {
+        model.zip_map(&output.name).is_some() || (output.element.is_float() && output.shape.len() == 2)
+    };
+    match outputs.iter().filter(of_classes).collect::<Vec<_>>().as_slice() {
+        [only] => Ok(vec![(*only).clone()]),
+        _ => bail!(
+            InvalidOption,
+            "model '{label}': class '{class}' of which output? Name it with the option 'output': {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn output_columns(
+    label: &str,
+    model: &Model,
+    options: &ModelOptions,
+    outputs: &[TensorSpec],
+) -> Result<Vec<OutputColumn>> {
+    let Some(class) = &options.class else {
+        return Ok(outputs.iter().map(|output| OutputColumn::new(output, model.zip_map(&output.name))).collect());
+    };
+    let output = &outputs[0]; // a class selects one output
+    let Some(width) = output.row_elements().filter(|_| output.shape.len() == 2) else {
+        bail!(InvalidOption, "model '{label}': output '{}' has no classes (option 'class')", output.name);
+    };
+    let labels = model.class_labels(&output.name).filter(|labels| labels.len() == width);
+    let position = match &labels {
+        Some(labels) => labels.position(class),
+        None => class.parse().ok().filter(|position| *position < width),
+    };
+    let position = position.ok_or_else(|| {
+        let classes = labels.map_or_else(|| format!("0 to {}", width - 1), |labels| labels.to_string());
+        error!(InvalidOption, "model '{label}' has no class '{class}' (option 'class'): there are {classes}")
+    })?;
+    Ok(vec![OutputColumn::class(output, position)])
+}

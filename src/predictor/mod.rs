@@ -1,0 +1,146 @@
+//! A model at work: features in, predictions out.
+//!
+//! ```text
+//!  columns ─► NULL policy ─► groups of equal lists ─► encode ─► run ─► decode ─► NULLs back in place
+//! ```
+
+mod batch_size;
+mod load;
+mod observe;
+mod score;
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::Result as DFResult;
+use datafusion_predict_udfs::{OnFailure, ScoringModel};
+
+use crate::engine::{CoreBudget, Executable, RunContext};
+use crate::error::{Result, bail, error};
+use crate::model::{Model, ModelOptions, NullPolicy, Signature};
+use crate::tensor::{ArgumentError, InputEncoder, OutputColumn};
+
+pub(crate) use batch_size::BatchSize;
+pub(crate) use load::PredictorSource;
+pub(crate) use score::ScoreStats;
+
+/// One version of a model with an engine that runs it.
+#[derive(Debug, Clone)]
+pub struct Predictor {
+    label: String,
+    model: Arc<Model>,
+    options: ModelOptions,
+    /// Of the outputs, the shapes that were seen.
+    signature: Signature,
+    feature_names: Option<Vec<String>>,
+    engine: String,
+    /// Why each engine that comes before does not run it.
+    refusals: Vec<String>,
+    executable: Arc<dyn Executable>,
+    encoder: InputEncoder,
+    /// The only number of rows that the model takes.
+    fixed_batch: Option<usize>,
+    /// Whether the model ran on made-up rows when it was loaded.
+    probed: bool,
+    columns: Vec<OutputColumn>,
+    return_type: DataType,
+    null_policy: NullPolicy,
+    batch_size: usize,
+    cores: Arc<CoreBudget>,
+}
+
+impl Predictor {
+    /// The same model under another name and version.
+    pub(crate) fn labelled(&self, label: String) -> Self {
+        Self { label, ..self.clone() }
+    }
+
+    /// The model as data.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The options with which the model was created.
+    pub fn options(&self) -> &ModelOptions {
+        &self.options
+    }
+
+    /// Inputs as declared, outputs as they were seen when the model ran for the first time.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The engine that runs the model.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// Why engines that would have been preferred do not run the model.
+    pub fn refusals(&self) -> &[String] {
+        &self.refusals
+    }
+
+    /// Where the model runs: `cpu`, `cuda:0`.
+    pub fn device(&self) -> String {
+        self.executable.device()
+    }
+
+    /// Rows for each run, unless the session says otherwise.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// What becomes of NULL among the features.
+    pub fn null_policy(&self) -> NullPolicy {
+        self.null_policy
+    }
+
+    /// `argument 2 ('age')`, for errors.
+    fn argument(&self, position: usize) -> String {
+        match self.feature_names.as_ref().and_then(|names| names.get(position)) {
+            Some(name) => format!("argument {} ('{name}')", position + 1),
+            None => format!("argument {}", position + 1),
+        }
+    }
+
+    fn unscorable(&self, error: ArgumentError) -> crate::Error {
+        error!(UnscorableRow, "model '{}': {}: {}", self.label, self.argument(error.argument), error.problem)
+    }
+
+    fn check(&self, types: &[DataType]) -> Result<()> {
+        let one_list = types.len() == 1 && self.encoder.matrix().is_some() && types[0].is_list();
+        if let Some(width) = self.encoder.width().filter(|width| *width != types.len() && !one_list) {
+            let names = self.feature_names.as_ref().map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
+            let features = if width == 1 { "feature" } else { "features" };
+            bail!(InvalidArguments, "model '{}' takes {width} {features}{names}, found {}", self.label, types.len());
+        }
+        self.encoder.check(types).map_err(|error| {
+            error!(InvalidArguments, "model '{}': {}: {}", self.label, self.argument(error.argument), error.problem)
+        })
+    }
+}
+
+impl ScoringModel for Predictor {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn feature_names(&self) -> Option<&[String]> {
+        self.feature_names.as_deref()
+    }
+
+    fn check_arguments(&self, types: &[DataType]) -> DFResult<()> {
+        Ok(self.check(types)?)
+    }
+
+    fn return_type(&self) -> &DataType {
+        &self.return_type
+    }
+
+    fn score(&self, arguments: &[ArrayRef], rows: usize, on_failure: OnFailure) -> DFResult<ArrayRef> {
+        let mut batch_size = BatchSize::new(self.batch_size);
+        let mut stats = ScoreStats::default();
+        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, &RunContext::default(), &mut stats)?)
+    }
+}

@@ -1,0 +1,93 @@
+//! Learns the shapes of a model's outputs by running it: declared shapes lie.
+
+use crate::engine::{Executable, RunContext};
+use crate::error::{ErrorKind, Result, bail};
+use crate::model::{Dimension, TensorSpec};
+use crate::tensor::Tensor;
+
+/// Made-up inputs: zeros, with `rows` rows and `dynamic` for every other size that is not fixed.
+pub(super) fn made_up(inputs: &[TensorSpec], rows: usize, dynamic: usize) -> Vec<Tensor> {
+    let tensors = inputs.iter().map(|input| {
+        let row = input.row_shape().iter().map(|dim| dim.size().unwrap_or(dynamic));
+        Tensor::zeros(input.element, std::iter::once(rows).chain(row).collect())
+    });
+    tensors.collect()
+}
+
+/// The outputs as two runs show them, with 2 and with 3 rows; `None` if the model does not run on made-up rows, which
+/// an unknown category among zeros may cause.
+///
+/// # Errors
+/// An output that is not one value or list for each row.
+pub(super) fn observe(
+    label: &str,
+    executable: &dyn Executable,
+    inputs: &[TensorSpec],
+    fixed_batch: Option<usize>,
+    declared: &[TensorSpec],
+) -> Result<Option<Vec<TensorSpec>>> {
+    let run = |rows, dynamic| executable.run(&made_up(inputs, rows, dynamic), &RunContext::default());
+    let (few, many) = fixed_batch.map_or((2, 3), |rows| (rows, rows));
+    let mut reason = None;
+    // Sizes that differ between the runs show which dimensions are dynamic; a model may insist on 1.
+    for (first, second) in [(5, 7), (1, 1)] {
+        let (few_rows, many_rows) = match (run(few, first), run(many, second)) {
+            (Ok(few_rows), Ok(many_rows)) => (few_rows, many_rows),
+            (Err(error), _) | (_, Err(error)) => {
+                if !matches!(error.kind(), ErrorKind::EngineFailed(_)) {
+                    return Err(error);
+                }
+                reason = Some(error);
+                continue;
+            }
+        };
+        if few_rows.len() != declared.len() || many_rows.len() != declared.len() {
+            bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", few_rows.len(), declared.len());
+        }
+        let outputs = declared.iter().zip(few_rows.iter().zip(&many_rows)).map(|(spec, (a, b))| {
+            let dynamic = |i: usize| first == second && spec.shape.get(i).is_some_and(|dim| dim.size().is_none());
+            Ok(TensorSpec {
+                name: spec.name.clone(),
+                element: a.data.element(),
+                shape: shape(label, spec, (a, few), (b, many), dynamic)?,
+            })
+        });
+        return outputs.collect::<Result<Vec<_>>>().map(Some);
+    }
+    if let Some(reason) = reason {
+        log::debug!(
+            "model '{label}': the declared shapes are trusted, since it does not run on made-up rows: {reason}"
+        );
+    }
+    Ok(None)
+}
+
+fn shape(
+    label: &str,
+    spec: &TensorSpec,
+    (a, a_rows): (&Tensor, usize),
+    (b, b_rows): (&Tensor, usize),
+    dynamic: impl Fn(usize) -> bool,
+) -> Result<Vec<Dimension>> {
+    let name = &spec.name;
+    for (tensor, rows) in [(a, a_rows), (b, b_rows)] {
+        match tensor.shape.first() {
+            Some(found) if *found == rows => {}
+            Some(found) => bail!(InvalidOutput, "model '{label}': output '{name}' has {found} rows, expected {rows}"),
+            None => bail!(InvalidOutput, "model '{label}': output '{name}' is one value, expected one for each row"),
+        }
+    }
+    if a.shape.len() != b.shape.len() {
+        bail!(InvalidOutput, "model '{label}': output '{name}' has {} or {} dimensions", a.shape.len(), b.shape.len());
+    }
+    let sizes = a.shape.iter().zip(&b.shape).enumerate();
+    Ok(sizes
+        .map(|(i, (a, b))| match a == b && i > 0 && !dynamic(i) {
+            true => Dimension::Fixed(*a),
+            false => match spec.shape.get(i) {
+                Some(Dimension::Dynamic(name)) => Dimension::Dynamic(name.clone()),
+                _ => Dimension::Dynamic(None),
+            },
+        })
+        .collect())
+}

@@ -1,0 +1,281 @@
+//! Scores batches of rows.
+
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
+use datafusion::arrow::compute::{concat, take};
+use datafusion_predict_udfs::OnFailure;
+
+use super::observe::made_up;
+use super::{BatchSize, Predictor};
+use crate::engine::RunContext;
+use crate::error::{Error, ErrorKind, Result, bail, error};
+use crate::model::NullPolicy;
+use crate::tensor::{self, Tensor, rows_without_nulls, scatter};
+
+/// What scoring some rows took.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct ScoreStats {
+    /// Rows that were given to the model.
+    pub rows: usize,
+    /// Runs of the model.
+    pub batches: usize,
+    /// Time for free cores to come.
+    pub wait: Duration,
+    /// Time from Arrow to tensors.
+    pub encode: Duration,
+    /// Time in the engine.
+    pub run: Duration,
+    /// Time from tensors to Arrow.
+    pub decode: Duration,
+}
+
+/// Adds the time since `start` to `total`, and starts anew.
+fn lap(start: &mut Instant, total: &mut Duration) {
+    let now = Instant::now();
+    *total += now - *start;
+    *start = now;
+}
+
+impl Predictor {
+    /// Predictions for `rows` rows, in runs of `batch_size`.
+    ///
+    /// # Errors
+    /// A row that can't be scored (unless `on_failure` makes it NULL), an engine that fails, a query that is gone.
+    pub(crate) fn score_batches(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        on_failure: OnFailure,
+        batch_size: &mut BatchSize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let mut scores: Vec<ArrayRef> = vec![];
+        let mut start = 0;
+        while start < rows {
+            if context.cancel.is_cancelled() {
+                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
+            }
+            let count = batch_size.rows().min(rows - start);
+            let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
+            let mut clock = Instant::now();
+            let cores = self.cores.take(context.threads);
+            lap(&mut clock, &mut stats.wait);
+            scores.push(match on_failure {
+                OnFailure::Error => self.score_rows(&slice, count, context, stats)?,
+                OnFailure::Null => self.score_what_can_be(&slice, count, context, stats)?,
+            });
+            drop(cores);
+            batch_size.observe(count, clock.elapsed());
+            start += count;
+        }
+        match scores.as_slice() {
+            [] => Ok(new_empty_array(&self.return_type)),
+            [only] => Ok(only.clone()),
+            several => self.in_arrow(concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>())),
+        }
+    }
+
+    /// As [`score_rows`](Self::score_rows), with NULL for the rows at fault, found by bisection.
+    fn score_what_can_be(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let error = match self.score_rows(arguments, rows, context, stats) {
+            Ok(scores) => return Ok(scores),
+            Err(error) if !may_be_the_rows(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), ErrorKind::UnscorableRow(_)) && !self.is_healthy(context) {
+            return Err(error);
+        }
+        let scores = self.bisect(arguments, rows, context, stats)?;
+        // An engine that broke meanwhile, or one that can't be probed and scored nothing, is no row's fault.
+        let broken = match self.probed {
+            true => !self.is_healthy(context),
+            false => matches!(error.kind(), ErrorKind::EngineFailed(_)) && scores.null_count() == rows,
+        };
+        if broken { Err(error) } else { Ok(scores) }
+    }
+
+    fn bisect(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        if rows == 1 {
+            return match self.score_rows(arguments, rows, context, stats) {
+                Err(error) if may_be_the_rows(&error) => Ok(new_null_array(&self.return_type, 1)),
+                other => other,
+            };
+        }
+        let half = rows / 2;
+        let halves = [(0, half), (half, rows - half)].map(|(start, count)| {
+            let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
+            match self.score_rows(&slice, count, context, stats) {
+                Err(error) if may_be_the_rows(&error) => self.bisect(&slice, count, context, stats),
+                other => other,
+            }
+        });
+        let [left, right] = halves;
+        self.in_arrow(concat(&[left?.as_ref(), right?.as_ref()]))
+    }
+
+    /// Whether the model still runs on the made-up rows on which it ran when it was loaded.
+    fn is_healthy(&self, context: &RunContext) -> bool {
+        let rows = self.fixed_batch.unwrap_or(2);
+        let run = |dynamic| self.executable.run(&made_up(&self.signature.inputs, rows, dynamic), context);
+        !self.probed || run(5).is_ok() || run(1).is_ok()
+    }
+
+    /// One batch, after the NULL policy.
+    fn score_rows(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let kept = rows_without_nulls(arguments, rows, |argument| match self.null_policy {
+            NullPolicy::Nan => !self.encoder.has_nan(argument),
+            NullPolicy::Null | NullPolicy::Error => true,
+        });
+        let Some(kept) = kept else {
+            return self.score_groups(arguments, rows, context, stats);
+        };
+        if self.null_policy == NullPolicy::Error {
+            let null = |argument: &ArrayRef| rows_without_nulls(std::slice::from_ref(argument), rows, |_| true);
+            let found = arguments.iter().map(null).enumerate().find_map(|(i, kept)| kept.map(|kept| (i, kept)));
+            let (argument, kept) = found.unwrap_or((0, kept));
+            let row = (0..rows as u64).find(|row| kept.values().binary_search(row).is_err()).unwrap_or(0);
+            bail!(
+                UnscorableRow,
+                "model '{}': {} is NULL in row {} of a batch (option on_null 'error')",
+                self.label,
+                self.argument(argument),
+                row + 1
+            );
+        }
+        if kept.is_empty() {
+            return Ok(new_null_array(&self.return_type, rows));
+        }
+        let present = self.rows_at(arguments, &kept)?;
+        let scores = self.score_groups(&present, kept.len(), context, stats)?;
+        self.in_arrow(scatter(&scores, &kept, rows))
+    }
+
+    /// One run, or several where lists differ in length.
+    fn score_groups(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let dynamic = self.signature.inputs.iter().any(|input| input.row_elements().is_none());
+        let groups = if dynamic { self.encoder.ragged_groups(arguments, rows) } else { None };
+        let Some(groups) = groups else {
+            return self.score_chunks(arguments, rows, context, stats);
+        };
+        let mut scores = Vec::with_capacity(groups.len());
+        let mut place = vec![0; rows];
+        let mut scored = 0;
+        for group in &groups {
+            let members = self.rows_at(arguments, group)?;
+            scores.push(self.score_chunks(&members, group.len(), context, stats)?);
+            for row in group.values() {
+                place[*row as usize] = scored;
+                scored += 1;
+            }
+        }
+        let scores = self.in_arrow(concat(&scores.iter().map(AsRef::as_ref).collect::<Vec<_>>()))?;
+        self.in_arrow(take(&scores, &UInt32Array::from(place), None))
+    }
+
+    /// One run, or as many as a fixed batch dimension asks for; the last is filled up with its own last row.
+    fn score_chunks(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let Some(fixed) = self.fixed_batch else {
+            return self.run(arguments, rows, rows, context, stats);
+        };
+        let mut scores = vec![];
+        for start in (0..rows).step_by(fixed) {
+            let count = fixed.min(rows - start);
+            let indices: UInt64Array = (start..start + fixed).map(|row| row.min(rows - 1) as u64).collect();
+            scores.push(self.run(&self.rows_at(arguments, &indices)?, fixed, count, context, stats)?);
+        }
+        self.in_arrow(concat(&scores.iter().map(AsRef::as_ref).collect::<Vec<_>>()))
+    }
+
+    /// Encodes `rows` rows, runs the model, and decodes the first `wanted`.
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        wanted: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let mut clock = Instant::now();
+        let inputs = self.encoder.encode(arguments, rows).map_err(|error| self.unscorable(error))?;
+        lap(&mut clock, &mut stats.encode);
+        let outputs = self.executable.run(&inputs, context)?;
+        lap(&mut clock, &mut stats.run);
+        let scores = self.decode(outputs, rows, wanted)?;
+        lap(&mut clock, &mut stats.decode);
+        stats.rows += wanted;
+        stats.batches += 1;
+        Ok(scores)
+    }
+
+    fn decode(&self, outputs: Vec<Tensor>, rows: usize, wanted: usize) -> Result<ArrayRef> {
+        if outputs.len() != self.columns.len() {
+            bail!(
+                InvalidOutput,
+                "model '{}': the engine gave {} outputs, expected {}",
+                self.label,
+                outputs.len(),
+                self.columns.len()
+            );
+        }
+        let arrays = self.columns.iter().zip(outputs).map(|(column, output)| {
+            let checked = match output.rows() == rows {
+                true => column.decode(&output.truncated(wanted), wanted),
+                false => column.decode(&output, rows),
+            };
+            checked
+                .map_err(|problem| error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label, column.name))
+        });
+        let array = tensor::concat(&self.columns, arrays.collect::<Result<Vec<_>>>()?);
+        if array.data_type() != &self.return_type {
+            bail!(InvalidOutput, "model '{}' gave {}, expected {}", self.label, array.data_type(), self.return_type);
+        }
+        Ok(array)
+    }
+
+    fn rows_at(&self, arguments: &[ArrayRef], rows: &UInt64Array) -> Result<Vec<ArrayRef>> {
+        arguments.iter().map(|argument| self.in_arrow(take(argument, rows, None))).collect()
+    }
+
+    fn in_arrow<T>(&self, result: Result<T, datafusion::arrow::error::ArrowError>) -> Result<T> {
+        result.map_err(|cause| {
+            error!(EngineFailed, "model '{}': its columns can't be put together", self.label).with_source(cause)
+        })
+    }
+}
+
+/// Whether other rows might be scored where these failed.
+fn may_be_the_rows(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnscorableRow(_) | ErrorKind::EngineFailed(_))
+}

@@ -1,0 +1,94 @@
+//! Runs statements.
+
+use std::sync::Arc;
+
+use datafusion::common::{Result as DFResult, plan_datafusion_err, plan_err};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement};
+use datafusion::sql::sqlparser::dialect::dialect_from_str;
+
+use super::ml_predict::rewrite_tables;
+use super::parse::{CreateModel, PredictStatement, parse_sql};
+use super::show;
+use crate::error::Result;
+use crate::optimizer::BindPredict;
+use crate::session::{PredictRuntime, runtime_of};
+
+/// Parses and runs the one statement of `sql`.
+pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<DataFrame> {
+    let mut statements = {
+        let dialect = context.state_ref().read().config_options().sql_parser.dialect;
+        let dialect = dialect_from_str(dialect).ok_or_else(|| plan_datafusion_err!("unknown SQL dialect {dialect}"))?;
+        parse_sql(sql, dialect.as_ref())?
+    };
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => run_statement(context, statement).await,
+        (Some(_), false) => plan_err!("expected one statement, found several: run them one by one"),
+        (None, _) => plan_err!("no statement"),
+    }
+}
+
+/// Runs `statement`, with the models as they are now. Those of ours have run when this returns.
+///
+/// # Errors
+/// As [`SessionContext::sql`]; for ours, what is wrong with the model or its name.
+pub async fn run_statement(context: &SessionContext, statement: PredictStatement) -> DFResult<DataFrame> {
+    let runtime = runtime_of(context)?;
+    runtime.catalog().refresh().await?;
+    match statement {
+        PredictStatement::CreateModel(create) => {
+            create_model(&runtime, create).await?;
+            context.read_empty()
+        }
+        PredictStatement::DropModel { name, if_exists } => {
+            if !runtime.catalog().remove(&name).await? && !if_exists {
+                return Err(runtime.catalog().snapshot().unknown(&name).into());
+            }
+            context.read_empty()
+        }
+        PredictStatement::ShowModels => context.read_batch(show::models(&runtime.catalog().snapshot())?),
+        PredictStatement::DescribeModel { name } => {
+            context.read_batch(show::model(runtime.catalog().snapshot().lookup(&name)?)?)
+        }
+        PredictStatement::DataFusion(mut statement) => {
+            rewrite_tables(&mut statement);
+            let state = context.state();
+            let mut plan = state.statement_to_plan((*statement).clone()).await?;
+            if holds_on_to_versions(&plan) {
+                plan = match BindPredict::bind(plan) {
+                    Ok(bound) => bound,
+                    // A model was replaced between planning and binding: once more, with the new types.
+                    Err(_) => BindPredict::bind(state.statement_to_plan(*statement).await?)?,
+                };
+            }
+            context.execute_logical_plan(plan).await
+        }
+    }
+}
+
+/// Whether calls are bound now. Views and prepared statements are bound at each use.
+fn holds_on_to_versions(plan: &LogicalPlan) -> bool {
+    !matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(PlanStatement::Prepare(_)))
+}
+
+async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel) -> Result<()> {
+    let exists = runtime.catalog().snapshot().get(&create.name).is_some();
+    if exists && create.if_not_exists {
+        return Ok(());
+    }
+    if exists && !create.or_replace {
+        crate::error::bail!(
+            ModelExists,
+            "model '{}' exists already: CREATE OR REPLACE MODEL makes a new version",
+            create.name
+        );
+    }
+    let predictor = runtime.load(&create.name, &create.uri, create.features, create.options).await?;
+    let created = runtime.catalog().create(&create.name, predictor, create.or_replace).await;
+    match created {
+        // Somebody else was faster, which IF NOT EXISTS allows.
+        Err(error) if create.if_not_exists && matches!(error.kind(), crate::ErrorKind::ModelExists(_)) => Ok(()),
+        other => other.map(drop),
+    }
+}

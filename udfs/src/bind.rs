@@ -1,0 +1,149 @@
+//! Binds a call by name to a version of the model and to its features.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::functions::core::{get_field, named_struct};
+use datafusion::logical_expr::expr::{ScalarFunction, WildcardOptions};
+use datafusion::logical_expr::utils::{expand_qualified_wildcard, expand_wildcard};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, ScalarUDFImpl, lit};
+
+use crate::model::ScoringModel;
+use crate::model_function::ModelFunction;
+use crate::predict::PredictFunction;
+use crate::suggest::nearest;
+
+/// Binds `predict('name', …)`, `function` with `arguments`, as it stands over `input`, whose columns `schema` holds.
+///
+/// The result is a call of a [`ModelFunction`] whose arguments are the model's features in the model's order,
+/// whichever form the call had: by position, by name in a struct, a wildcard, or one list column.
+///
+/// # Errors
+/// A model that is not known, a wildcard on a model without feature names, features that are missing or ambiguous,
+/// and a wrong number or type of arguments.
+pub fn bind_call(
+    function: &PredictFunction,
+    mut arguments: Vec<Expr>,
+    input: Option<&LogicalPlan>,
+    schema: &DFSchema,
+) -> Result<Expr> {
+    if arguments.len() < 2 {
+        return plan_err!(
+            "{0}: expected a model's name and its features, as in {0}('churn', age, plan)",
+            function.name()
+        );
+    }
+    let name = arguments.remove(0);
+    let model = function.resolve(match &name {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    })?;
+    let features = features(model.as_ref(), arguments, input, schema)?;
+    let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    model.check_arguments(&types)?;
+
+    let mut bound = vec![lit(model.label())];
+    bound.extend(features);
+    let udf = ScalarUDF::new_from_impl(ModelFunction::bound(function.name(), model, function.on_failure()));
+    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), bound)))
+}
+
+/// The model's features in the model's order.
+fn features(
+    model: &dyn ScoringModel,
+    arguments: Vec<Expr>,
+    input: Option<&LogicalPlan>,
+    schema: &DFSchema,
+) -> Result<Vec<Expr>> {
+    if arguments.iter().any(is_wildcard) {
+        return by_wildcard(model, &arguments, input, schema);
+    }
+    if let [Expr::ScalarFunction(call)] = arguments.as_slice()
+        && call.func == named_struct()
+    {
+        let fields = call.args.chunks(2).map(|pair| match pair {
+            [Expr::Literal(key, _), value] => match key.try_as_str() {
+                Some(Some(key)) => Ok((key.to_owned(), value.clone())),
+                _ => plan_err!("model '{}': a feature's name must be a string", model.label()),
+            },
+            _ => plan_err!("model '{}': a struct of features needs pairs of name and value", model.label()),
+        });
+        return by_name(model, fields.collect::<Result<Vec<_>>>()?);
+    }
+    if let [argument] = arguments.as_slice()
+        && let DataType::Struct(fields) = argument.get_type(schema)?
+    {
+        let fields = fields.iter().map(|field| {
+            let value = get_field().call(vec![argument.clone(), lit(field.name().as_str())]);
+            (field.name().clone(), value)
+        });
+        return by_name(model, fields.collect());
+    }
+    Ok(arguments)
+}
+
+#[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
+fn is_wildcard(expr: &Expr) -> bool {
+    matches!(expr, Expr::Wildcard { .. })
+}
+
+/// The columns that `*` or `t.*` stand for, those that the model names.
+#[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
+fn by_wildcard(
+    model: &dyn ScoringModel,
+    arguments: &[Expr],
+    input: Option<&LogicalPlan>,
+    schema: &DFSchema,
+) -> Result<Vec<Expr>> {
+    let mut columns = vec![];
+    for argument in arguments {
+        let Expr::Wildcard { qualifier, options } = argument else {
+            return plan_err!(
+                "model '{}': next to a wildcard, `{argument}` has no place: name the features in a struct, {{age: …}}, or give all by position",
+                model.label()
+            );
+        };
+        let WildcardOptions { ilike: None, replace: None, rename: None, .. } = options.as_ref() else {
+            return plan_err!("model '{}': a wildcard of features takes EXCLUDE and EXCEPT only", model.label());
+        };
+        columns.extend(match (qualifier, input) {
+            (Some(qualifier), _) => expand_qualified_wildcard(qualifier, schema, Some(options))?,
+            (None, Some(input)) => expand_wildcard(schema, input, Some(options))?,
+            (None, None) => schema.columns().into_iter().map(Expr::Column).collect(),
+        });
+    }
+    let columns = columns.into_iter().map(|column| (column.qualified_name().1, column)).collect();
+    by_name(model, columns)
+}
+
+/// Picks each feature of the model: by its exact name, else by a unique match without case. Other values are ignored.
+fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<Expr>> {
+    let label = model.label();
+    let Some(names) = model.feature_names() else {
+        return plan_err!(
+            "model '{label}' has no feature names (its input is a matrix): name them in CREATE MODEL … FEATURES (…), or give its features by position"
+        );
+    };
+    let mut picked = Vec::with_capacity(names.len());
+    for name in names {
+        let exact: Vec<_> = (0..values.len()).filter(|&i| values[i].0 == *name).collect();
+        let found = match exact.is_empty() {
+            true => (0..values.len()).filter(|&i| values[i].0.to_lowercase() == name.to_lowercase()).collect(),
+            false => exact,
+        };
+        match found.as_slice() {
+            [one] => picked.push(*one),
+            [] => {
+                let near = nearest(name, values.iter().map(|(column, _)| column.as_str()));
+                let near = near.map(|near| format!("; there is '{near}'")).unwrap_or_default();
+                return plan_err!("model '{label}': feature '{name}' is missing{near}");
+            }
+            several => {
+                let all: Vec<_> = several.iter().map(|&i| format!("{}", values[i].1)).collect();
+                return plan_err!("model '{label}': feature '{name}' is ambiguous: {}", all.join(", "));
+            }
+        }
+    }
+    Ok(picked.into_iter().map(|i| values[i].1.clone()).collect())
+}

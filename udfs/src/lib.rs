@@ -1,0 +1,23 @@
+//! The SQL functions of `datafusion-predict`: pure Arrow, without a model runtime.
+//!
+//! ```text
+//!  predict('churn', t.*)            PredictFunction   a name that a ModelResolver knows
+//!        │  bind_call
+//!        ▼
+//!  predict('churn/3', age, plan)    ModelFunction     one version of a model and its features, in order
+//! ```
+//!
+//! A [`ModelResolver`] turns names into [`ScoringModel`]s; everything else here works on those two traits, so that
+//! another registry or another runtime can stand behind the same functions.
+
+mod bind;
+mod model;
+mod model_function;
+mod predict;
+mod suggest;
+
+pub use bind::bind_call;
+pub use model::{ModelResolver, OnFailure, ScoringModel};
+pub use model_function::ModelFunction;
+pub use predict::PredictFunction;
+pub use suggest::nearest;

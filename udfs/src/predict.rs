@@ -1,0 +1,118 @@
+//! `predict` and `try_predict`: the functions under which a model is called by its name.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::model::{ModelResolver, OnFailure, ScoringModel};
+use crate::model_function::ModelFunction;
+
+/// `predict('name', …)` or `try_predict('name', …)`, not yet bound to a version of the model.
+///
+/// The planner learns the result's type from the name, which must therefore be a literal. [`bind_call`] replaces the
+/// call by a [`ModelFunction`]; where nothing does, the function resolves the name again for each batch and takes
+/// its arguments by position.
+///
+/// [`bind_call`]: crate::bind_call
+#[derive(Debug)]
+pub struct PredictFunction {
+    resolver: Arc<dyn ModelResolver>,
+    on_failure: OnFailure,
+    signature: Signature,
+}
+
+impl PredictFunction {
+    /// `predict` for [`OnFailure::Error`], `try_predict` for [`OnFailure::Null`].
+    pub fn new(resolver: Arc<dyn ModelResolver>, on_failure: OnFailure) -> Self {
+        // Volatile, so that PREPARE, which optimizes before it binds, leaves the call where it is.
+        Self { resolver, on_failure, signature: Signature::user_defined(Volatility::Volatile) }
+    }
+
+    /// The function as DataFusion registers it.
+    pub fn udf(resolver: Arc<dyn ModelResolver>, on_failure: OnFailure) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(Self::new(resolver, on_failure)))
+    }
+
+    /// What becomes of a row that can't be scored.
+    pub fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+
+    /// The model that the literal `name` stands for now.
+    pub fn resolve(&self, name: Option<&ScalarValue>) -> Result<Arc<dyn ScoringModel>> {
+        match name.and_then(|value| value.try_as_str()) {
+            Some(Some(name)) => self.resolver.resolve(name),
+            Some(None) => plan_err!("{}: the model's name is NULL", self.name()),
+            None => plan_err!(
+                "{}: the model's name must be a string literal, as in {0}('churn', …): the type of the result depends on it",
+                self.name()
+            ),
+        }
+    }
+}
+
+impl PartialEq for PredictFunction {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.resolver, &other.resolver) && self.on_failure == other.on_failure
+    }
+}
+
+impl Eq for PredictFunction {}
+
+impl Hash for PredictFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.resolver).hash(state);
+        self.on_failure.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for PredictFunction {
+    fn name(&self) -> &str {
+        match self.on_failure {
+            OnFailure::Error => "predict",
+            OnFailure::Null => "try_predict",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        if types.len() < 2 {
+            return plan_err!(
+                "{0}: expected a model's name and its features, as in {0}('churn', age, plan)",
+                self.name()
+            );
+        }
+        Ok(types.to_vec()) // the features' types are checked when the call is bound
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        plan_err!("{}: the type of the result depends on the model's name", self.name())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let model = self.resolve(args.scalar_arguments.first().copied().flatten())?;
+        Ok(Arc::new(Field::new(self.name(), model.return_type().clone(), true)))
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(ColumnarValue::Scalar(name)) = args.args.first() else {
+            return exec_err!("{}: the model's name must be a string literal", self.name());
+        };
+        let model = self.resolve(Some(name))?;
+        let types: Vec<_> = args.arg_fields[1..].iter().map(|field| field.data_type().clone()).collect();
+        model.check_arguments(&types)?;
+        if model.return_type() != args.return_field.data_type() {
+            return exec_err!("model '{}' was replaced by one with another output while the query ran", model.label());
+        }
+        args.args.remove(0);
+        ModelFunction::score(model.as_ref(), &args, self.on_failure)
+    }
+}
