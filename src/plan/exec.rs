@@ -24,7 +24,6 @@ use datafusion_predict_udfs::{ModelFunction, OnFailure, ScoringModel};
 
 use super::metrics::PredictMetrics;
 use super::stream::{PredictStream, ScoringPlan};
-use crate::config::PredictConfig;
 use crate::engine::RunContext;
 use crate::predictor::Predictor;
 
@@ -36,6 +35,7 @@ pub struct PredictExec {
     predictor: Arc<Predictor>,
     features: Vec<Arc<dyn PhysicalExpr>>,
     condition: Option<Arc<dyn PhysicalExpr>>,
+    batch_size: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -61,7 +61,14 @@ impl PredictExec {
         let output = Arc::new(Field::new(output, function.result_type().clone(), true));
         let properties = Arc::new(properties(&input, output)?);
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { input, function, predictor, features, condition, properties, metrics })
+        let batch_size = predictor.batch_size();
+        Ok(Self { input, function, predictor, features, condition, batch_size, properties, metrics })
+    }
+
+    /// Scores `rows` rows in each run, in place of the model's own batch size.
+    #[must_use]
+    pub fn with_batch_size(self, rows: usize) -> Self {
+        Self { batch_size: rows.max(1), ..self }
     }
 
     /// The model at work.
@@ -71,13 +78,6 @@ impl PredictExec {
 
     fn output_name(&self) -> String {
         self.schema().fields().last().map(|field| field.name().clone()).unwrap_or_default()
-    }
-
-    fn batch_size(&self, config: &ConfigOptions) -> usize {
-        match PredictConfig::of(config).batch_size {
-            0 => self.predictor.batch_size(),
-            rows => rows,
-        }
     }
 }
 
@@ -102,7 +102,7 @@ fn properties(input: &Arc<dyn ExecutionPlan>, output: Arc<Field>) -> Result<Plan
 impl DisplayAs for PredictExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let (model, engine, device) = (self.predictor.label(), self.predictor.engine(), self.predictor.device());
-        let batch_size = self.predictor.batch_size();
+        let batch_size = self.batch_size;
         let features: Vec<_> = self.features.iter().map(|feature| feature.to_string()).collect();
         let features = features.join(", ");
         if t == DisplayFormatType::TreeRender {
@@ -181,7 +181,7 @@ impl ExecutionPlan for PredictExec {
         let stream = PredictStream::new(
             plan,
             self.input.execute(partition, context.clone())?,
-            self.batch_size(config.options()),
+            self.batch_size,
             PredictMetrics::new(&self.metrics, partition),
             partition,
             &context,

@@ -16,6 +16,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use datafusion_predict_udfs::ModelFunction;
 
 use super::{Predict, PredictExec};
+use crate::config::PredictConfig;
 
 /// Plans [`Predict`] nodes. Give it to a planner of your own if you have one.
 #[derive(Debug, Default)]
@@ -44,7 +45,11 @@ impl ExtensionPlanner for PredictExtensionPlanner {
         let features = node.arguments()[function.first_feature()..].iter();
         let features = features.map(physical_expr).collect::<Result<Vec<Arc<dyn PhysicalExpr>>>>()?;
         let condition = node.condition().map(physical_expr).transpose()?;
-        let exec = PredictExec::try_new(physical.clone(), function.clone(), features, condition, node.output())?;
+        let mut exec = PredictExec::try_new(physical.clone(), function.clone(), features, condition, node.output())?;
+        let batch_size = PredictConfig::of(session.config_options()).batch_size;
+        if batch_size > 0 {
+            exec = exec.with_batch_size(batch_size);
+        }
         Ok(Some(Arc::new(exec)))
     }
 }

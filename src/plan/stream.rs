@@ -160,7 +160,7 @@ fn chosen_rows(condition: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result
     let mask = condition.evaluate(batch)?.into_array(batch.num_rows())?;
     let mask: &BooleanArray = mask.as_boolean();
     let mask = if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() };
-    Ok(mask.values().set_indices().map(|row| row as u64).collect())
+    Ok(UInt64Array::from_iter_values(mask.values().set_indices().map(|row| row as u64)))
 }
 
 impl ScoringPlan {

@@ -11,7 +11,7 @@ use super::{BatchSize, Predictor};
 use crate::engine::RunContext;
 use crate::error::{Error, ErrorKind, Result, bail, error};
 use crate::model::NullPolicy;
-use crate::tensor::{self, Tensor, rows_without_nulls, scatter};
+use crate::tensor::{self, Tensor, row_nulls, rows_without_nulls, scatter};
 
 /// What scoring some rows took.
 #[derive(Debug, Default, Clone)]
@@ -142,15 +142,19 @@ impl Predictor {
         context: &RunContext,
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
-        let kept = rows_without_nulls(arguments, rows, |argument| match self.null_policy {
-            NullPolicy::Nan => !self.encoder.has_nan(argument),
-            NullPolicy::Null | NullPolicy::Error => true,
+        let kept = rows_without_nulls(arguments, |argument, column| match self.null_policy {
+            // A float may be NaN, in a list too; the list itself may not.
+            NullPolicy::Nan if self.encoder.has_nan(argument) => {
+                column.logical_nulls().filter(|_| column.data_type().is_list())
+            }
+            _ => row_nulls(column),
         });
         let Some(kept) = kept else {
             return self.score_groups(arguments, rows, context, stats);
         };
         if self.null_policy == NullPolicy::Error {
-            let null = |argument: &ArrayRef| rows_without_nulls(std::slice::from_ref(argument), rows, |_| true);
+            let null =
+                |argument: &ArrayRef| rows_without_nulls(std::slice::from_ref(argument), |_, column| row_nulls(column));
             let found = arguments.iter().map(null).enumerate().find_map(|(i, kept)| kept.map(|kept| (i, kept)));
             let (argument, kept) = found.unwrap_or((0, kept));
             let row = (0..rows as u64).find(|row| kept.values().binary_search(row).is_err()).unwrap_or(0);

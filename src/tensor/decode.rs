@@ -153,7 +153,7 @@ fn map_type(labels: &ClassLabels, value: DataType) -> DataType {
 fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {
     let keys: ArrayRef = match &labels.labels {
         Labels::Ints(ints) => Arc::new((0..rows).flat_map(|_| ints.iter().copied()).collect::<Int64Array>()),
-        Labels::Strings(strings) => Arc::new(StringArray::from_iter_values((0..rows).flat_map(|_| strings))),
+        Labels::Strings(strings) => Arc::new((0..rows).flat_map(|_| strings.iter().map(Some)).collect::<StringArray>()),
     };
     let fields = map_entries(labels, values.data_type().clone());
     let entries = StructArray::new(fields.clone(), vec![keys, values], None);

@@ -180,7 +180,7 @@ fn list_lengths(array: &ArrayRef) -> Option<Vec<usize>> {
 }
 
 /// Rows that hold a NULL, in the column or within its lists.
-pub(super) fn row_nulls(array: &ArrayRef) -> Option<NullBuffer> {
+pub(crate) fn row_nulls(array: &ArrayRef) -> Option<NullBuffer> {
     fn within<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> Option<NullBuffer> {
         let inner = row_nulls(list.values())?;
         let offsets = list.offsets();
@@ -252,8 +252,9 @@ fn matrix_tensor(input: &TensorSpec, columns: &[ArrayRef], rows: usize) -> Resul
                 let columns =
                     columns.iter().enumerate().map(|(i, column)| strings(column, i).map(|_| column.as_string::<i32>()));
                 let columns = columns.collect::<Result<Vec<_>>>()?;
-                let cells = (0..rows).flat_map(|row| columns.iter().map(move |column| column.value(row)));
-                TensorData::String(StringArray::from_iter_values(cells))
+                let cells: Vec<_> =
+                    (0..rows).flat_map(|row| columns.iter().map(move |column| column.value(row))).collect();
+                TensorData::String(StringArray::from(cells))
             }
         },
     };

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 
 pub(crate) use decode::{OutputColumn, concat, struct_fields};
 pub use element::ElementType;
-pub(crate) use encode::{ArgumentError, InputEncoder};
+pub(crate) use encode::{ArgumentError, InputEncoder, row_nulls};
 pub(crate) use nulls::{rows_without_nulls, scatter};
 
 /// A dense tensor in row-major order. Cloning it copies no element.

@@ -5,21 +5,17 @@ use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::take;
 use datafusion::arrow::error::ArrowError;
 
-use super::encode::row_nulls;
-
-/// The positions of the rows in which no column that `counts` is NULL; `None` if that is all of them.
+/// The positions of the rows that no column rules out by its `nulls`; `None` if that is all of them.
 pub(crate) fn rows_without_nulls(
     columns: &[ArrayRef],
-    rows: usize,
-    counts: impl Fn(usize) -> bool,
+    nulls: impl Fn(usize, &ArrayRef) -> Option<NullBuffer>,
 ) -> Option<UInt64Array> {
     let mut valid: Option<NullBuffer> = None;
-    for (_, column) in columns.iter().enumerate().filter(|(i, _)| counts(*i)) {
-        valid = NullBuffer::union(valid.as_ref(), row_nulls(column).as_ref());
+    for (i, column) in columns.iter().enumerate() {
+        valid = NullBuffer::union(valid.as_ref(), nulls(i, column).as_ref());
     }
     let valid = valid.filter(|valid| valid.null_count() > 0)?;
-    debug_assert_eq!(valid.len(), rows);
-    Some(valid.valid_indices().map(|i| i as u64).collect())
+    Some(UInt64Array::from_iter_values(valid.valid_indices().map(|i| i as u64)))
 }
 
 /// `scores` of the rows at `positions`, spread over `rows` rows; the others are NULL.

@@ -29,10 +29,7 @@ pub fn bind_call(
     schema: &DFSchema,
 ) -> Result<Expr> {
     if arguments.len() < 2 {
-        return plan_err!(
-            "{0}: expected a model's name and its features, as in {0}('churn', age, plan)",
-            function.name()
-        );
+        return function.too_few_arguments();
     }
     let name = arguments.remove(0);
     let model = function.resolve(match &name {

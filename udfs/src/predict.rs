@@ -43,6 +43,10 @@ impl PredictFunction {
         self.on_failure
     }
 
+    pub(crate) fn too_few_arguments<T>(&self) -> Result<T> {
+        plan_err!("{0}: expected a model's name and its features, as in {0}('churn', age, plan)", self.name())
+    }
+
     /// The model that the literal `name` stands for now.
     pub fn resolve(&self, name: Option<&ScalarValue>) -> Result<Arc<dyn ScoringModel>> {
         match name.and_then(|value| value.try_as_str()) {
@@ -84,12 +88,6 @@ impl ScalarUDFImpl for PredictFunction {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        if types.len() < 2 {
-            return plan_err!(
-                "{0}: expected a model's name and its features, as in {0}('churn', age, plan)",
-                self.name()
-            );
-        }
         Ok(types.to_vec()) // the features' types are checked when the call is bound
     }
 
@@ -98,6 +96,9 @@ impl ScalarUDFImpl for PredictFunction {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if args.arg_fields.len() < 2 {
+            return self.too_few_arguments();
+        }
         let model = self.resolve(args.scalar_arguments.first().copied().flatten())?;
         Ok(Arc::new(Field::new(self.name(), model.return_type().clone(), true)))
     }
