@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{cast, prep_null_mask_filter, take};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -137,7 +138,8 @@ impl PredictStream {
         let chosen = plan.condition.as_ref().map(|condition| chosen_rows(condition, &batch)).transpose()?;
         let chosen = chosen.filter(|chosen| chosen.len() < rows);
         // The features, their copy as tensors, and the outputs: about as much again as the features take.
-        self.memory.try_resize(2 * features.iter().map(|feature| feature.get_array_memory_size()).sum::<usize>())?;
+        let bytes = features.iter().map(|feature| feature.to_data().get_slice_memory_size());
+        self.memory.try_resize(2 * bytes.sum::<Result<usize, ArrowError>>()?)?;
 
         let mut batch_size = std::mem::replace(&mut self.batch_size, BatchSize::new(1));
         let task = SpawnedTask::spawn_blocking(move || {

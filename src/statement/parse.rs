@@ -149,7 +149,11 @@ fn create_model(parser: &mut Parser) -> DFResult<PredictStatement> {
         let expected = if features.is_empty() { "FEATURES (…) or FROM 'uri'" } else { "FROM 'uri'" };
         return parser.expected(expected, parser.peek_token()).map_err(syntax);
     }
-    let uri = parser.parse_literal_string().map_err(syntax)?;
+    let token = parser.next_token();
+    let uri = match token.token {
+        Token::SingleQuotedString(uri) => uri,
+        _ => return parser.expected("the model's place as a 'string'", token).map_err(syntax),
+    };
     let mut pairs = vec![];
     if word(parser, 0).as_deref() == Some("OPTIONS") {
         skip(parser, 1);
@@ -204,6 +208,11 @@ fn reference(parser: &mut Parser) -> DFResult<String> {
             Token::Period => ".",
             Token::Div => "/",
             Token::AtSign => "@",
+            Token::Number(number, _) if number.starts_with('.') => {
+                parser.next_token();
+                name.push_str(&number);
+                continue;
+            }
             _ => return Ok(name),
         };
         parser.next_token();
@@ -256,7 +265,7 @@ mod tests {
         for (sql, expected) in [
             ("CREATE MODEL", "a model's name"),
             ("CREATE MODEL m", "FEATURES (…) or FROM 'uri'"),
-            ("CREATE MODEL m FROM uri", "literal string"),
+            ("CREATE MODEL m FROM uri", "the model's place as a 'string'"),
             ("CREATE MODEL m FROM 'u' OPTIONS (bach_size 1)", "did you mean 'batch_size'?"),
             ("CREATE MODEL m FROM 'u' OPTIONS (batch_size 0)", "a number of rows from 1 on"),
             ("CREATE MODEL m FROM 'u' garbage", "end of statement"),

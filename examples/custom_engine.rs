@@ -1,0 +1,50 @@
+//! An engine of one's own: `cargo run --example custom_engine`
+//!
+//! It runs graphs that consist of one `Identity` by handing the tensor back; any other model goes to ONNX Runtime.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use datafusion_predict::{
+    Engine, Executable, LoadRequest, Model, PredictExt, PredictRuntime, PredictSql, Result, RunContext, Tensor,
+};
+
+#[derive(Debug)]
+struct HandBack;
+
+impl Engine for HandBack {
+    fn name(&self) -> &str {
+        "hand-back"
+    }
+
+    fn accepts(&self, model: &Model) -> Result<(), String> {
+        match model.operators().find(|operator| *operator != "Identity") {
+            Some(operator) => Err(format!("operator {operator}")),
+            None => Ok(()),
+        }
+    }
+
+    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Arc<dyn Executable>> {
+        Ok(Arc::new(HandBack))
+    }
+}
+
+impl Executable for HandBack {
+    fn run(&self, inputs: &[Tensor], _context: &RunContext) -> Result<Vec<Tensor>> {
+        Ok(inputs.to_vec()) // shares the elements
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+}
+
+#[tokio::main]
+async fn main() -> datafusion::error::Result<()> {
+    let runtime = PredictRuntime::default().with_engine(Arc::new(HandBack));
+    let ctx = SessionContext::new().with_predict(Arc::new(runtime));
+    ctx.predict_sql("CREATE MODEL same FROM 'tests/models/types/identity_float.onnx'").await?;
+    ctx.predict_sql("CREATE MODEL twice FROM 'tests/models/types/scalar_double.onnx'").await?;
+    ctx.predict_sql("SHOW MODELS").await?.show().await?;
+    ctx.predict_sql("SELECT predict('same', [1.0, 2.0, 3.0]), predict('twice', 21.0)").await?.show().await
+}
