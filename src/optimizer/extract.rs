@@ -337,7 +337,7 @@ impl Extraction<'_> {
             return Ok(call);
         };
         let output = self.config.alias_generator().next("__predict");
-        let below = std::mem::replace(&mut input.plan, LogicalPlan::default());
+        let below = std::mem::take(&mut input.plan);
         let arguments = function.args.clone();
         let node = Predict::try_new(below, function.func.clone(), arguments, condition.cloned(), output.clone())?;
         input.plan = node.into_plan();

@@ -102,7 +102,7 @@ impl InputEncoder {
     /// Groups of rows whose lists have the same lengths, if there are several such groups: a tensor's rows are equally
     /// long.
     pub(crate) fn ragged_groups(&self, arguments: &[ArrayRef], rows: usize) -> Option<Vec<UInt64Array>> {
-        let lengths: Vec<Vec<usize>> = arguments.iter().filter_map(|argument| list_lengths(argument)).collect();
+        let lengths: Vec<Vec<usize>> = arguments.iter().filter_map(list_lengths).collect();
         if lengths.iter().all(|lengths| lengths.windows(2).all(|pair| pair[0] == pair[1])) {
             return None;
         }
