@@ -76,7 +76,7 @@ impl OrtExecutable {
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
         let shared: usize = self.model.weights().iter().map(|weight| weight.data.size()).sum();
         let mut builder = Session::builder(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)? // the cores belong to the query's other operators too
