@@ -1,2 +1,100 @@
-//! x
-fn main() {}
+//! The SQL shell of datafusion-predict: models are called in SQL like functions.
+//!
+//! ```text
+//!  -c, -f, standard input ─┐                                   ┌─► stores (CREATE EXTERNAL TABLE, COPY)
+//!                          ├─► script ─► pieces ─► shell ─► run ┤
+//!  terminal ─► repl ───────┘              │                     └─► library ─► plan ─► rows ─► print ─► stdout
+//!               └ completion              └─► command (\d …)                     └─► progress ─► stderr
+//! ```
+
+mod args;
+mod command;
+mod completion;
+mod context;
+mod input;
+mod message;
+mod print;
+mod progress;
+mod repl;
+mod script;
+mod shell;
+mod stores;
+mod write;
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use datafusion_predict::PredictRuntime;
+use mimalloc::MiMalloc;
+use tokio::runtime::Runtime;
+
+use args::{Args, Source};
+use print::Printer;
+use shell::{Flow, Shell};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// How long the end waits for running inferences to notice that they are cancelled.
+const GRACE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let (args, sources) = args::parse();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads to work with: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = run(&runtime, &args, &sources);
+    // Work that can't be stopped at once must not hold up the end.
+    runtime.shutdown_timeout(GRACE);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who reads our output has seen enough, as in `… | head`.
+        Err(error) if message::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", message::of(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(runtime: &Runtime, args: &Args, sources: &[Source]) -> Result<()> {
+    let interactive = sources.is_empty() && std::io::stdin().is_terminal();
+    let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
+    let predict = Arc::new(PredictRuntime::new(args.onnxruntime.clone()));
+    let context = runtime.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
+    let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
+    let mut shell = Shell::new(context, predict, printer, args.echo);
+    if interactive {
+        return repl::run(runtime, &mut shell, args.color);
+    }
+    let stdin = [Source::Stdin];
+    for source in if sources.is_empty() { &stdin } else { sources } {
+        let text = read(source)?;
+        if runtime.block_on(shell.run_script(&text))? == Flow::Quit {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read(source: &Source) -> Result<String> {
+    let read = match source {
+        Source::Command(sql) => return Ok(sql.clone()),
+        Source::File(path) => fs::read_to_string(path).map_err(|error| (path.display().to_string(), error)),
+        Source::Stdin => {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            read.map(|_| text).map_err(|error| ("standard input".to_owned(), error))
+        }
+    };
+    read.map_err(|(place, error)| exec_datafusion_err!("can't read {place}: {error}"))
+}

@@ -1,0 +1,47 @@
+//! What a user reads of an error.
+
+use std::error::Error as StdError;
+use std::io;
+
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion_predict::Error;
+
+/// The text of `error`: ours alone if there is one within, else DataFusion's without its prefixes.
+pub(crate) fn of(error: &DataFusionError) -> String {
+    if let Some(ours) = Error::find(error) {
+        return ours.to_string();
+    }
+    match error.find_root() {
+        DataFusionError::SQL(error, _) => match error.as_ref() {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => format!("SQL: {text}"),
+            ParserError::RecursionLimitExceeded => "SQL: the statement is nested too deeply".to_owned(),
+        },
+        // Its text says whom to tell.
+        internal @ DataFusionError::Internal(_) => internal.strip_backtrace(),
+        DataFusionError::Collection(errors) => errors.iter().map(of).collect::<Vec<_>>().join("\n"),
+        root => strip_backtrace(&root.message()),
+    }
+}
+
+fn strip_backtrace(text: &str) -> String {
+    text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(text).to_owned()
+}
+
+/// Whether standard output was closed.
+pub(crate) fn is_broken_pipe(error: &DataFusionError) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        cause = match error.downcast_ref::<DataFusionError>() {
+            // Their `source()` is the cause of the error within, not that error.
+            Some(DataFusionError::IoError(inner)) => Some(inner),
+            Some(DataFusionError::External(inner)) => Some(inner.as_ref()),
+            Some(DataFusionError::ArrowError(inner, _)) => Some(inner.as_ref()),
+            _ => error.source(),
+        };
+    }
+    false
+}

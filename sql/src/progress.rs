@@ -1,0 +1,135 @@
+//! Shows on a terminal how far a query is.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::common::stats::Precision;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+/// Quick queries show nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// The rows that the scans of a plan have read, of those that there are. Gone from the screen when dropped.
+pub(crate) struct Progress {
+    plan: Arc<dyn ExecutionPlan>,
+    start: Instant,
+    ticks: Option<Interval>,
+    bar: Option<Bar>,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    /// The rows of all scans, if each knows its own.
+    total: Option<usize>,
+}
+
+impl Progress {
+    /// Of `plan`, which runs since `start`; `wanted` unless nobody should see it.
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, start: Instant, wanted: bool) -> Self {
+        let ticks = (wanted && io::stderr().is_terminal()).then(|| {
+            let mut ticks = interval_at((start + PATIENCE).into(), PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { plan, start, ticks, bar: None }
+    }
+
+    /// Waits until it should be shown again.
+    pub(crate) async fn due(&mut self) {
+        match &mut self.ticks {
+            Some(ticks) => drop(ticks.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Shows it.
+    pub(crate) fn show(&mut self) {
+        let plan = &self.plan;
+        let Bar { bar, total } = self.bar.get_or_insert_with(|| Bar::new(plan));
+        let rows = rows_read(self.plan.as_ref());
+        bar.set_message(message(rows, *total, self.start.elapsed()));
+        bar.set_position(rows as u64);
+        bar.tick();
+    }
+
+    /// Takes it off the screen while `print` writes there.
+    pub(crate) fn hidden_during<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(Bar { bar, .. }) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(Bar { bar, .. }) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Bar {
+    fn new(plan: &Arc<dyn ExecutionPlan>) -> Self {
+        let total = rows_to_read(plan.as_ref()).filter(|rows| *rows > 0);
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total as u64), "{bar:30} {percent:>3}%  {msg}"),
+            None => (ProgressBar::no_length(), "{spinner} {msg}"),
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        Self { bar: bar.with_style(style), total }
+    }
+}
+
+fn message(rows: usize, total: Option<usize>, elapsed: Duration) -> String {
+    let rate = rows as f64 / elapsed.as_secs_f64().max(0.001);
+    let rows_and_rate =
+        |of: String| format!("{}{of} rows, {} rows/s", HumanCount(rows as u64), HumanCount(rate as u64));
+    let Some(total) = total else {
+        return rows_and_rate(String::new());
+    };
+    let of = rows_and_rate(format!(" of {}", HumanCount(total as u64)));
+    match total.checked_sub(rows) {
+        Some(left) if rate >= 1.0 => {
+            format!("{of}, {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate)))
+        }
+        _ => of,
+    }
+}
+
+fn rows_read(plan: &dyn ExecutionPlan) -> usize {
+    let mut rows = 0;
+    visit_leaves(plan, &mut |leaf| rows += leaf.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0));
+    rows
+}
+
+fn rows_to_read(plan: &dyn ExecutionPlan) -> Option<usize> {
+    let mut total = Some(0_usize);
+    visit_leaves(plan, &mut |leaf| {
+        let rows = match StatisticsContext::new().compute(leaf, &StatisticsArgs::new()) {
+            Ok(statistics) => match statistics.num_rows {
+                Precision::Exact(rows) | Precision::Inexact(rows) => Some(rows),
+                Precision::Absent => None,
+            },
+            Err(_) => None,
+        };
+        total = total.zip(rows).map(|(total, rows)| total.saturating_add(rows));
+    });
+    total
+}
+
+fn visit_leaves(plan: &dyn ExecutionPlan, visit: &mut impl FnMut(&dyn ExecutionPlan)) {
+    let children = plan.children();
+    if children.is_empty() {
+        visit(plan);
+    }
+    for child in children {
+        visit_leaves(child.as_ref(), visit);
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs pieces of SQL in one session, and prints what they give.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::common::exec_datafusion_err;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::error::Result;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
+use datafusion_cli::print_options::MaxRows;
+use datafusion_predict::{PredictRuntime, PredictStatement, parse_sql, run_statement};
+use futures::StreamExt;
+
+use crate::command::{self, Command};
+use crate::print::{Printer, Rows};
+use crate::script::{Piece, Script};
+use crate::stores;
+
+/// How deep files may include files.
+const DEEPEST_INCLUDE: usize = 16;
+
+/// Batches that wait while one is printed.
+const BATCHES_AHEAD: usize = 2;
+
+/// A session, and how its results are printed.
+pub(crate) struct Shell {
+    pub context: SessionContext,
+    pub predict: Arc<PredictRuntime>,
+    pub printer: Printer,
+    echo: bool,
+    includes: usize,
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Continue,
+    Quit,
+}
+
+impl Shell {
+    pub(crate) fn new(context: SessionContext, predict: Arc<PredictRuntime>, printer: Printer, echo: bool) -> Self {
+        Self { context, predict, printer, echo, includes: 0 }
+    }
+
+    /// Runs the pieces of `text`, each before the next is parsed, up to the first error.
+    ///
+    /// Dropping the future cancels what runs and waits for nothing.
+    pub(crate) async fn run_script(&mut self, text: &str) -> Result<Flow> {
+        let escapes = self.dialect().supports_string_literal_backslash_escape();
+        for piece in Script::new(text, escapes) {
+            match piece {
+                Piece::Sql(sql) => {
+                    if self.echo {
+                        eprintln!("{};", sql.trim());
+                    }
+                    self.run_sql(sql).await?;
+                }
+                Piece::Command(line) => {
+                    let command: Command = line.parse()?;
+                    if command::run(self, command).await? == Flow::Quit {
+                        return Ok(Flow::Quit);
+                    }
+                }
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Runs the SQL of a file within that of another.
+    pub(crate) async fn include(&mut self, path: &str) -> Result<Flow> {
+        if self.includes == DEEPEST_INCLUDE {
+            return Err(exec_datafusion_err!("can't read {path}: files include files {DEEPEST_INCLUDE} deep already"));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| exec_datafusion_err!("can't read {path}: {error}"))?;
+        self.includes += 1;
+        let ran = Box::pin(self.run_script(&text)).await;
+        self.includes -= 1;
+        ran
+    }
+
+    /// What a cancelled script has left behind is forgotten.
+    pub(crate) fn recover(&mut self) {
+        self.includes = 0;
+    }
+
+    /// Runs statements that are known to be whole.
+    pub(crate) async fn run_sql(&self, sql: &str) -> Result<()> {
+        for statement in parse_sql(sql, self.dialect().as_ref())? {
+            self.run_statement(statement, sql).await?;
+        }
+        Ok(())
+    }
+
+    /// The dialect that the session's options name at this moment.
+    pub(crate) fn dialect(&self) -> Box<dyn Dialect> {
+        let dialect = self.context.state_ref().read().config_options().sql_parser.dialect;
+        dialect_from_str(dialect).unwrap_or_else(|| Box::new(GenericDialect {}))
+    }
+
+    async fn run_statement(&self, statement: PredictStatement, sql: &str) -> Result<()> {
+        let start = Instant::now();
+        if stores::run_if_external_table(&self.context, &statement, sql).await? {
+            self.printer.status(None, start);
+            return Ok(());
+        }
+        stores::register_target(&self.context, &statement).await?;
+        let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
+
+        // Away from this thread, so that neither planning nor scoring holds up Ctrl-C or the progress.
+        let context = self.context.clone();
+        let planning = SpawnedTask::spawn(async move {
+            let frame = run_statement(&context, statement).await?;
+            let task = Arc::new(frame.task_ctx());
+            Ok((frame.create_physical_plan().await?, task))
+        });
+        let planned: Result<_> = planning.join_unwind().await.map_err(|error| exec_datafusion_err!("{error}"))?;
+        let (plan, task) = planned?;
+        let rows = Rows { stream: in_background(execute_stream(plan.clone(), task.clone())?), plan, task, maxrows };
+        self.printer.print(rows, start).await
+    }
+}
+
+/// Whether `--maxrows` is for it: all else, such as EXPLAIN or SHOW, is shown whole.
+fn is_query(statement: &PredictStatement) -> bool {
+    let PredictStatement::DataFusion(statement) = statement else {
+        return false;
+    };
+    let Statement::Statement(statement) = statement.as_ref() else {
+        return false;
+    };
+    matches!(statement.as_ref(), SqlStatement::Query(_) | SqlStatement::Execute { .. })
+}
+
+/// Moves the work of a stream to another thread; dropping the result ends that work.
+fn in_background(mut stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let mut batches = RecordBatchReceiverStream::builder(stream.schema(), BATCHES_AHEAD);
+    let sender = batches.tx();
+    batches.spawn(async move {
+        while let Some(batch) = stream.next().await {
+            // Nobody listens to what is left of a cancelled query.
+            if sender.send(batch).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    batches.build()
+}
