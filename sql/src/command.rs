@@ -1,5 +1,6 @@
 //! Commands: `\d`, `\models`, `\timing` …
 
+use std::io::{self, Write};
 use std::str::FromStr;
 
 use datafusion::common::{exec_datafusion_err, exec_err};
@@ -90,7 +91,7 @@ fn parse_switch(word: &str) -> Result<Option<bool>> {
 pub(crate) async fn run(shell: &mut Shell, command: Command) -> Result<Flow> {
     match command {
         Command::Quit => return Ok(Flow::Quit),
-        Command::Help => print!("{HELP}"),
+        Command::Help => io::stdout().write_all(HELP.as_bytes())?,
         Command::Tables => shell.run_sql("SHOW TABLES").await?,
         Command::Describe(table) => shell.run_sql(&format!("SHOW COLUMNS FROM {table}")).await?,
         Command::Models => shell.run_sql("SHOW MODELS").await?,
@@ -117,7 +118,7 @@ pub(crate) async fn run(shell: &mut Shell, command: Command) -> Result<Flow> {
             let statement: Function = name.parse().map_err(|_| {
                 exec_datafusion_err!(r"nothing is known of the statement '{name}': \h lists those with a text")
             })?;
-            println!("{}", statement.function_details()?);
+            writeln!(io::stdout(), "{}", statement.function_details()?)?;
         }
         Command::Include(path) => return shell.include(&path).await,
     }

@@ -78,23 +78,24 @@ fn run(runtime: &Runtime, args: &Args, sources: &[Source]) -> Result<()> {
     }
     let stdin = [Source::Stdin];
     for source in if sources.is_empty() { &stdin } else { sources } {
-        let text = read(source)?;
-        if runtime.block_on(shell.run_script(&text))? == Flow::Quit {
+        let (name, text) = read(source)?;
+        if runtime.block_on(shell.run_script(&text, name.as_deref()))? == Flow::Quit {
             break;
         }
     }
     Ok(())
 }
 
-fn read(source: &Source) -> Result<String> {
-    let read = match source {
-        Source::Command(sql) => return Ok(sql.clone()),
-        Source::File(path) => fs::read_to_string(path).map_err(|error| (path.display().to_string(), error)),
+/// The name of a source, if it has one, and its text.
+fn read(source: &Source) -> Result<(Option<String>, String)> {
+    let (name, read) = match source {
+        Source::Command(sql) => return Ok((None, sql.clone())),
+        Source::File(path) => (path.display().to_string(), fs::read_to_string(path)),
         Source::Stdin => {
             let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.map(|_| text).map_err(|error| ("standard input".to_owned(), error))
+            ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
         }
     };
-    read.map_err(|(place, error)| exec_datafusion_err!("can't read {place}: {error}"))
+    let text = read.map_err(|error| exec_datafusion_err!("can't read {name}: {error}"))?;
+    Ok((Some(name), text))
 }

@@ -1,14 +1,47 @@
 //! What a user reads of an error.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_predict::Error;
 
-/// The text of `error`: ours alone if there is one within, else DataFusion's without its prefixes.
+/// An error, and the place in a file where it is.
+#[derive(Debug)]
+struct Placed {
+    place: String,
+    error: DataFusionError,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, of(&self.error))
+    }
+}
+
+impl StdError for Placed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Says that `error` is at `place`.
+pub(crate) fn at(place: String, error: DataFusionError) -> DataFusionError {
+    DataFusionError::External(Box::new(Placed { place, error }))
+}
+
+/// The text of `error`, after its place.
 pub(crate) fn of(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::External(inner) if inner.is::<Placed>() => inner.to_string(),
+        error => text(error),
+    }
+}
+
+/// The text of `error`: ours alone if there is one within, else DataFusion's without its prefixes.
+fn text(error: &DataFusionError) -> String {
     if let Some(ours) = Error::find(error) {
         return ours.to_string();
     }
@@ -19,7 +52,7 @@ pub(crate) fn of(error: &DataFusionError) -> String {
         },
         // Its text says whom to tell.
         internal @ DataFusionError::Internal(_) => internal.strip_backtrace(),
-        DataFusionError::Collection(errors) => errors.iter().map(of).collect::<Vec<_>>().join("\n"),
+        DataFusionError::Collection(errors) => errors.iter().map(text).collect::<Vec<_>>().join("\n"),
         root => strip_backtrace(&root.message()),
     }
 }

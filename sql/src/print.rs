@@ -67,7 +67,7 @@ impl Printer {
     }
 
     async fn print_stream(&self, mut rows: Rows, mut progress: Progress, format: PrintFormat) -> Result<usize> {
-        let mut writer = RowWriter::new(format, rows.stream.schema())?;
+        let mut writer = RowWriter::new(format, rows.stream.schema());
         let mut count = 0;
         while let Some(batch) = next(&mut rows.stream, &mut progress).await? {
             count += batch.num_rows();

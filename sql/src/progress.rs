@@ -1,6 +1,6 @@
 //! Shows on a terminal how far a query is.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,12 +55,17 @@ impl Progress {
         bar.set_message(message(rows, *total, self.start.elapsed()));
         bar.set_position(rows as u64);
         bar.tick();
+        to_line_start();
     }
 
     /// Takes it off the screen while `print` writes there.
     pub(crate) fn hidden_during<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(Bar { bar, .. }) => bar.suspend(print),
+            Some(Bar { bar, .. }) => {
+                let printed = bar.suspend(print);
+                to_line_start();
+                printed
+            }
             None => print(),
         }
     }
@@ -85,6 +90,11 @@ impl Bar {
         bar.set_draw_target(ProgressDrawTarget::stderr());
         Self { bar: bar.with_style(style), total }
     }
+}
+
+/// A bar leaves the cursor at its end, where the terminal's `^C` would push it to the next line, out of our reach.
+fn to_line_start() {
+    let _ = io::stderr().write_all(b"\r");
 }
 
 fn message(rows: usize, total: Option<usize>, elapsed: Duration) -> String {

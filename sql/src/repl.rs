@@ -63,7 +63,7 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, color: ColorChoice) -> R
 /// Ctrl-C drops what runs: the query's tasks are told to end, and nobody waits for them.
 async fn run_until_interrupt(shell: &mut Shell, text: &str) -> Flow {
     let ended = tokio::select! {
-        ended = shell.run_script(text) => Some(ended),
+        ended = shell.run_script(text, None) => Some(ended),
         _ = tokio::signal::ctrl_c() => None,
     };
     match ended {

@@ -2,15 +2,26 @@
 
 /// What is run as one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece<'a> {
-    /// One statement, without its semicolon but with the comments before it.
-    Sql(&'a str),
+pub(crate) struct Piece<'a> {
+    pub kind: PieceKind,
+    /// What stands before it.
+    pub comments: &'a str,
+    pub text: &'a str,
+    /// Where the text starts in that of the script, in bytes.
+    pub start: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PieceKind {
+    /// One statement, without its semicolon.
+    Sql,
     /// A line that starts with a backslash, without that.
-    Command(&'a str),
+    Command,
 }
 
 /// The pieces of a text, one by one: a syntax error in one leaves those before it alone.
 pub(crate) struct Script<'a> {
+    text: &'a str,
     rest: &'a str,
     /// Whether a backslash escapes a quote in a string, which depends on the dialect.
     escapes: bool,
@@ -18,22 +29,40 @@ pub(crate) struct Script<'a> {
 
 impl<'a> Script<'a> {
     pub(crate) fn new(text: &'a str, escapes: bool) -> Self {
-        Self { rest: text, escapes }
+        Self { text, rest: text, escapes }
     }
 
-    /// Whether nothing is open: each statement has its semicolon.
+    /// Whether each statement of `text` has its semicolon.
     pub(crate) fn is_complete(text: &str, escapes: bool) -> bool {
-        let mut script = Script::new(text, escapes);
+        let mut rest = text;
         loop {
-            let start = script.rest.trim_start();
-            if start.starts_with('\\') || start.is_empty() {
+            rest = &rest[skip_comments(rest)..];
+            if rest.is_empty() || rest.starts_with('\\') {
                 return true;
             }
-            match find_semicolon(start, escapes) {
-                Scan::Semicolon(at) => script.rest = &start[at + 1..],
-                Scan::End { open, blank } => return blank && !open,
+            match find_semicolon(rest, escapes) {
+                Some(end) => rest = &rest[end + 1..],
+                None => return false,
             }
         }
+    }
+}
+
+/// Where a statement stands in a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Counted from 1.
+    pub line: usize,
+    /// Characters before it in its line.
+    pub indent: usize,
+}
+
+impl Position {
+    /// Of the byte at `start` of `text`.
+    pub(crate) fn of(text: &str, start: usize) -> Self {
+        let before = &text[..start];
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Self { line: before.matches('\n').count() + 1, indent: line.chars().count() }
     }
 }
 
@@ -42,72 +71,63 @@ impl<'a> Iterator for Script<'a> {
 
     fn next(&mut self) -> Option<Piece<'a>> {
         loop {
-            let text = self.rest.trim_start();
+            let space = self.rest.len() - self.rest.trim_start().len();
+            let (comments, text) = self.rest[space..].split_at(skip_comments(&self.rest[space..]));
+            let start = self.text.len() - text.len();
             if let Some(command) = text.strip_prefix('\\') {
                 let (line, rest) = command.split_once('\n').unwrap_or((command, ""));
                 self.rest = rest;
-                return Some(Piece::Command(line.trim_end()));
+                return Some(Piece { kind: PieceKind::Command, comments, text: line.trim_end(), start: start + 1 });
             }
-            match find_semicolon(text, self.escapes) {
-                // A line of its own, which a Unix system takes for the interpreter of a script.
-                _ if text.starts_with("#!") => self.rest = text.split_once('\n').map_or("", |(_, rest)| rest),
-                Scan::Semicolon(at) => {
-                    self.rest = &text[at + 1..];
-                    let sql = &text[..at];
-                    if !is_blank(sql, self.escapes) {
-                        return Some(Piece::Sql(sql));
-                    }
-                }
-                Scan::End { open, blank } => {
-                    self.rest = "";
-                    // What is left open is an error, for the parser to name.
-                    return (open || !blank).then_some(Piece::Sql(text.trim_end()));
-                }
+            // A line of its own, which a Unix system takes for the interpreter of a script.
+            if text.starts_with("#!") {
+                self.rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+                continue;
+            }
+            let end = find_semicolon(text, self.escapes);
+            // What is left open is an error, for the parser to name.
+            self.rest = end.map_or("", |end| &text[end + 1..]);
+            match text[..end.unwrap_or(text.len())].trim_end() {
+                "" if end.is_none() => return None,
+                "" => continue,
+                text => return Some(Piece { kind: PieceKind::Sql, comments, text, start }),
             }
         }
     }
 }
 
-/// Where a scan for the end of a statement has ended.
-enum Scan {
-    /// At this byte.
-    Semicolon(usize),
-    /// Nowhere: in a string or comment (`open`), and with nothing but space and comments (`blank`).
-    End { open: bool, blank: bool },
+/// The length of the space and the comments that `text` starts with.
+fn skip_comments(text: &str) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        at += match rest {
+            _ if rest.starts_with(char::is_whitespace) => rest.len() - rest.trim_start().len(),
+            _ if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            _ if rest.starts_with("/*") => match comment(rest) {
+                Some(length) => length,
+                None => return at,
+            },
+            _ => return at,
+        };
+    }
 }
 
-fn is_blank(text: &str, escapes: bool) -> bool {
-    matches!(find_semicolon(text, escapes), Scan::End { open: false, blank: true })
-}
-
-fn find_semicolon(text: &str, escapes: bool) -> Scan {
-    let mut blank = true;
+/// Where the semicolon is that ends the statement at the start of `text`.
+fn find_semicolon(text: &str, escapes: bool) -> Option<usize> {
     let mut at = 0;
     while let Some(first) = text[at..].chars().next() {
         let rest = &text[at..];
-        let closed = match first {
-            ';' => return Scan::Semicolon(at),
-            '-' if rest.starts_with("--") => Some(rest.find('\n').unwrap_or(rest.len())),
-            '/' if rest.starts_with("/*") => comment(rest),
-            '\'' | '"' | '`' => {
-                blank = false;
-                quoted(rest, first, escapes)
-            }
-            '$' => {
-                blank = false;
-                dollars(rest)
-            }
-            other => {
-                blank &= other.is_whitespace();
-                Some(other.len_utf8())
-            }
+        at += match first {
+            ';' => return Some(at),
+            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => comment(rest)?,
+            '\'' | '"' | '`' => quoted(rest, first, escapes)?,
+            '$' => dollars(rest)?,
+            other => other.len_utf8(),
         };
-        match closed {
-            Some(length) => at += length,
-            None => return Scan::End { open: true, blank },
-        }
     }
-    Scan::End { open: false, blank }
+    None
 }
 
 /// The length of a comment, in which others may stand.
@@ -161,9 +181,9 @@ mod tests {
 
     fn pieces(text: &str) -> Vec<String> {
         Script::new(text, false)
-            .map(|piece| match piece {
-                Piece::Sql(sql) => sql.to_owned(),
-                Piece::Command(command) => format!("command {command}"),
+            .map(|piece| match piece.kind {
+                PieceKind::Sql => piece.text.to_owned(),
+                PieceKind::Command => format!("command {}", piece.text),
             })
             .collect()
     }
@@ -181,7 +201,7 @@ mod tests {
             "SELECT $1",
             "SELECT 'ü;' AS \"ß;\"",
         ] {
-            assert_eq!(pieces(&format!("{sql}; SELECT 2 ;\n")), [sql, "SELECT 2 "], "{sql}");
+            assert_eq!(pieces(&format!("{sql}; SELECT 2 ;\n")), [sql, "SELECT 2"], "{sql}");
         }
     }
 
@@ -195,6 +215,15 @@ mod tests {
     fn commands_take_a_line() {
         assert_eq!(pieces("\\d it's\nSELECT 1;\n  \\q"), ["command d it's", "SELECT 1", "command q"]);
         assert_eq!(pieces("SELECT\n\\d;"), ["SELECT\n\\d"]);
+    }
+
+    #[test]
+    fn pieces_know_their_place() {
+        let text = "SELECT 1;\n  -- ü\n  SELECT 2; \\q";
+        let places = |piece: Piece| (piece.start, Position::of(text, piece.start));
+        let places: Vec<_> = Script::new(text, false).map(places).collect();
+        let position = |line, indent| Position { line, indent };
+        assert_eq!(places, [(0, position(1, 0)), (20, position(3, 2)), (31, position(3, 13))]);
     }
 
     #[test]

@@ -18,8 +18,9 @@ use datafusion_predict::{PredictRuntime, PredictStatement, parse_sql, run_statem
 use futures::StreamExt;
 
 use crate::command::{self, Command};
+use crate::message;
 use crate::print::{Printer, Rows};
-use crate::script::{Piece, Script};
+use crate::script::{PieceKind, Position, Script};
 use crate::stores;
 
 /// How deep files may include files.
@@ -51,23 +52,28 @@ impl Shell {
 
     /// Runs the pieces of `text`, each before the next is parsed, up to the first error.
     ///
-    /// Dropping the future cancels what runs and waits for nothing.
-    pub(crate) async fn run_script(&mut self, text: &str) -> Result<Flow> {
+    /// Errors say where they are in the file `name`. Dropping the future cancels what runs and waits for nothing.
+    pub(crate) async fn run_script(&mut self, text: &str, name: Option<&str>) -> Result<Flow> {
         let escapes = self.dialect().supports_string_literal_backslash_escape();
         for piece in Script::new(text, escapes) {
-            match piece {
-                Piece::Sql(sql) => {
+            let position = Position::of(text, piece.start);
+            let ran = match piece.kind {
+                PieceKind::Sql => {
                     if self.echo {
-                        eprintln!("{};", sql.trim());
+                        eprintln!("{}{};", piece.comments, piece.text);
                     }
-                    self.run_sql(sql).await?;
+                    self.run_sql_at(position, piece.text).await.map(|()| Flow::Continue)
                 }
-                Piece::Command(line) => {
-                    let command: Command = line.parse()?;
-                    if command::run(self, command).await? == Flow::Quit {
-                        return Ok(Flow::Quit);
-                    }
-                }
+                PieceKind::Command => match piece.text.parse::<Command>() {
+                    Ok(command) => command::run(self, command).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match (ran, name) {
+                (Ok(Flow::Continue), _) => {}
+                (Ok(Flow::Quit), _) => return Ok(Flow::Quit),
+                (Err(error), Some(name)) => return Err(message::at(format!("{name}, line {}", position.line), error)),
+                (Err(error), None) => return Err(error),
             }
         }
         Ok(Flow::Continue)
@@ -80,7 +86,7 @@ impl Shell {
         }
         let text = std::fs::read_to_string(path).map_err(|error| exec_datafusion_err!("can't read {path}: {error}"))?;
         self.includes += 1;
-        let ran = Box::pin(self.run_script(&text)).await;
+        let ran = Box::pin(self.run_script(&text, Some(path))).await;
         self.includes -= 1;
         ran
     }
@@ -90,9 +96,15 @@ impl Shell {
         self.includes = 0;
     }
 
-    /// Runs statements that are known to be whole.
+    /// Runs a statement.
     pub(crate) async fn run_sql(&self, sql: &str) -> Result<()> {
-        for statement in parse_sql(sql, self.dialect().as_ref())? {
+        self.run_sql_at(Position { line: 1, indent: 0 }, sql).await
+    }
+
+    async fn run_sql_at(&self, position: Position, sql: &str) -> Result<()> {
+        // The parser counts lines and columns from the start of what it gets.
+        let padded = format!("{}{}{sql}", "\n".repeat(position.line - 1), " ".repeat(position.indent));
+        for statement in parse_sql(&padded, self.dialect().as_ref())? {
             self.run_statement(statement, sql).await?;
         }
         Ok(())

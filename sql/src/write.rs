@@ -1,6 +1,6 @@
 //! Writes batches to standard output in the formats that need not see all rows first.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
@@ -9,72 +9,81 @@ use datafusion::arrow::csv;
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::arrow::json;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::common::not_impl_err;
 use datafusion::error::Result;
 use datafusion_cli::print_format::PrintFormat;
-
-type Out = BufWriter<Stdout>;
 
 /// One document of rows.
 pub(crate) struct RowWriter {
     schema: SchemaRef,
-    format: Format,
-}
-
-enum Format {
-    Delimited(csv::Writer<Out>),
-    Array(json::ArrayWriter<Out>),
-    Lines(json::LineDelimitedWriter<Out>),
+    format: PrintFormat,
+    /// Whether something was written.
+    started: bool,
 }
 
 impl RowWriter {
-    pub(crate) fn new(format: PrintFormat, schema: SchemaRef) -> Result<Self> {
-        let out = BufWriter::new(io::stdout());
-        let delimited = |delimiter| csv::WriterBuilder::new().with_header(true).with_delimiter(delimiter);
-        let format = match format {
-            PrintFormat::Csv => Format::Delimited(delimited(b',').build(out)),
-            PrintFormat::Tsv => Format::Delimited(delimited(b'\t').build(out)),
-            PrintFormat::Json => Format::Array(json::ArrayWriter::new(out)),
-            PrintFormat::NdJson => Format::Lines(json::LineDelimitedWriter::new(out)),
-            PrintFormat::Table | PrintFormat::Automatic => return not_impl_err!("a table is not written row by row"),
-        };
-        let mut this = Self { format, schema };
-        // The names stand there even if no row follows.
-        if matches!(this.format, Format::Delimited(_)) && !this.schema.fields().is_empty() {
-            this.write(&RecordBatch::new_empty(this.schema.clone()))?;
-        }
-        Ok(this)
+    /// For rows of `schema`; `format` is no table.
+    pub(crate) fn new(format: PrintFormat, schema: SchemaRef) -> Self {
+        Self { schema, format, started: false }
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        if self.schema.fields().is_empty() {
+        if self.schema.fields().is_empty() || batch.num_rows() == 0 {
             return Ok(()); // a statement that gives no rows
         }
-        match &mut self.format {
-            Format::Delimited(writer) => writer.write(&convert(batch, nested_as_text)?)?,
-            Format::Array(writer) => writer.write(&convert(batch, text_keys)?)?,
-            Format::Lines(writer) => writer.write(&convert(batch, text_keys)?)?,
-        }
-        Ok(())
+        let text = match self.format {
+            PrintFormat::Tsv => self.delimited(batch, b'\t')?,
+            PrintFormat::NdJson => {
+                let mut lines = json::LineDelimitedWriter::new(vec![]);
+                lines.write(&convert(batch, text_keys)?)?;
+                lines.finish()?;
+                lines.into_inner()
+            }
+            PrintFormat::Json => self.array(batch)?,
+            PrintFormat::Csv | PrintFormat::Table | PrintFormat::Automatic => self.delimited(batch, b',')?,
+        };
+        self.started = true;
+        print(&text)
     }
 
+    /// Ends the document, which is one even if no row was written: the names of the columns, an empty array.
     pub(crate) fn finish(self) -> Result<()> {
-        let mut out = match self.format {
-            Format::Delimited(writer) => writer.into_inner(),
-            Format::Array(_) if self.schema.fields().is_empty() => return Ok(()),
-            Format::Array(mut writer) => {
-                writer.finish()?;
-                let mut out = writer.into_inner();
-                writeln!(out)?;
-                out
-            }
-            Format::Lines(mut writer) => {
-                writer.finish()?;
-                writer.into_inner()
-            }
-        };
-        Ok(out.flush()?)
+        if self.schema.fields().is_empty() {
+            return Ok(());
+        }
+        match (self.format, self.started) {
+            (PrintFormat::Json, true) => print(b"]\n"),
+            (PrintFormat::Json, false) => print(b"[]\n"),
+            (PrintFormat::NdJson, _) | (_, true) => Ok(()),
+            (PrintFormat::Tsv, false) => print(&self.delimited(&RecordBatch::new_empty(self.schema.clone()), b'\t')?),
+            (_, false) => print(&self.delimited(&RecordBatch::new_empty(self.schema.clone()), b',')?),
+        }
     }
+
+    fn delimited(&self, batch: &RecordBatch, delimiter: u8) -> Result<Vec<u8>> {
+        let mut writer = csv::WriterBuilder::new().with_header(!self.started).with_delimiter(delimiter).build(vec![]);
+        writer.write(&convert(batch, nested_as_text)?)?;
+        Ok(writer.into_inner())
+    }
+
+    /// The rows as the next part of the one array: `[` or `,` before them, and no `]`.
+    fn array(&self, batch: &RecordBatch) -> Result<Vec<u8>> {
+        let mut array = json::ArrayWriter::new(vec![]);
+        array.write(&convert(batch, text_keys)?)?;
+        array.finish()?;
+        let mut text = array.into_inner();
+        text.pop();
+        if let (true, Some(first)) = (self.started, text.first_mut()) {
+            *first = b',';
+        }
+        Ok(text)
+    }
+}
+
+/// Straight to standard output, so that an error still tells that it was closed.
+fn print(text: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    Ok(out.flush()?)
 }
 
 fn convert(batch: &RecordBatch, convert: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<RecordBatch> {
