@@ -9,6 +9,7 @@ use datafusion_cli::functions::{Function, display_all_functions};
 use datafusion_cli::print_format::PrintFormat;
 
 use crate::args::{FORMATS, format_of};
+use crate::help::{COMMANDS, MODELS, is_about_models};
 use crate::shell::{Flow, Shell};
 
 /// One command, its name without the backslash.
@@ -26,20 +27,6 @@ pub(crate) enum Command {
     Statement(String),
     Include(String),
 }
-
-/// What `\?` says.
-const HELP: &str = r"\d              tables
-\d NAME         columns of a table
-\models         models
-\timing [on|off]  whether times are shown
-\format [NAME]  how results are written: table, csv, tsv, json, ndjson, automatic
-\quiet [on|off] whether results are all that is shown
-\pset format [NAME]  the same as \format
-\i FILE         runs the SQL in a file
-\h [STATEMENT]  statements, and how one is written
-\?              this list
-\q              quits, as Ctrl-D does
-";
 
 /// The names of all commands.
 pub(crate) const NAMES: [&str; 10] = ["d", "models", "timing", "format", "quiet", "pset", "i", "h", "?", "q"];
@@ -91,7 +78,7 @@ fn parse_switch(word: &str) -> Result<Option<bool>> {
 pub(crate) async fn run(shell: &mut Shell, command: Command) -> Result<Flow> {
     match command {
         Command::Quit => return Ok(Flow::Quit),
-        Command::Help => io::stdout().write_all(HELP.as_bytes())?,
+        Command::Help => io::stdout().write_all(COMMANDS.as_bytes())?,
         Command::Tables => shell.run_sql("SHOW TABLES").await?,
         Command::Describe(table) => shell.run_sql(&format!("SHOW COLUMNS FROM {table}")).await?,
         Command::Models => shell.run_sql("SHOW MODELS").await?,
@@ -113,7 +100,11 @@ pub(crate) async fn run(shell: &mut Shell, command: Command) -> Result<Flow> {
             shell.printer.format = format;
             eprintln!("format is {}", name_of(format));
         }
-        Command::Statements => display_all_functions()?,
+        Command::Statements => {
+            display_all_functions()?;
+            io::stdout().write_all(MODELS.as_bytes())?;
+        }
+        Command::Statement(name) if is_about_models(&name) => io::stdout().write_all(MODELS.as_bytes())?,
         Command::Statement(name) => {
             let statement: Function = name.parse().map_err(|_| {
                 exec_datafusion_err!(r"nothing is known of the statement '{name}': \h lists those with a text")
@@ -167,7 +158,7 @@ mod tests {
     #[test]
     fn every_command_is_in_the_help() {
         for name in NAMES {
-            assert!(HELP.contains(&format!(r"\{name}")), "{name}");
+            assert!(COMMANDS.contains(&format!(r"\{name}")), "{name}");
         }
     }
 }

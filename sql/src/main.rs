@@ -11,6 +11,7 @@ mod args;
 mod command;
 mod completion;
 mod context;
+mod help;
 mod input;
 mod message;
 mod print;
@@ -31,7 +32,7 @@ use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion_predict::PredictRuntime;
 use mimalloc::MiMalloc;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use args::{Args, Source};
 use print::Printer;
@@ -45,16 +46,18 @@ const GRACE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let (args, sources) = args::parse();
-    let runtime = match Runtime::new() {
-        Ok(runtime) => runtime,
+    let runtimes =
+        Runtime::new().and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
+    let (workers, front) = match runtimes {
+        Ok(runtimes) => runtimes,
         Err(error) => {
             eprintln!("error: no threads to work with: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let ended = run(&runtime, &args, &sources);
+    let ended = run(&front, workers.handle(), &args, &sources);
     // Work that can't be stopped at once must not hold up the end.
-    runtime.shutdown_timeout(GRACE);
+    workers.shutdown_timeout(GRACE);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         // Who reads our output has seen enough, as in `… | head`.
@@ -66,20 +69,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(runtime: &Runtime, args: &Args, sources: &[Source]) -> Result<()> {
+fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
     let interactive = sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
     let predict = Arc::new(PredictRuntime::new(args.onnxruntime.clone()));
-    let context = runtime.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
+    let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
     let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
-    let mut shell = Shell::new(context, predict, printer, args.echo);
+    let mut shell = Shell::new(context, predict, printer, workers.clone(), args.echo);
     if interactive {
-        return repl::run(runtime, &mut shell, args.color);
+        return repl::run(front, &mut shell, args.color);
     }
     let stdin = [Source::Stdin];
     for source in if sources.is_empty() { &stdin } else { sources } {
         let (name, text) = read(source)?;
-        if runtime.block_on(shell.run_script(&text, name.as_deref()))? == Flow::Quit {
+        if front.block_on(shell.run_script(&text, name.as_deref()))? == Flow::Quit {
             break;
         }
     }

@@ -49,11 +49,12 @@ impl Progress {
 
     /// Shows it.
     pub(crate) fn show(&mut self) {
-        let plan = &self.plan;
-        let Bar { bar, total } = self.bar.get_or_insert_with(|| Bar::new(plan));
         let rows = rows_read(self.plan.as_ref());
+        let plan = &self.plan;
+        let Bar { bar, total } =
+            self.bar.get_or_insert_with(|| Bar::new(rows.and_then(|_| rows_to_read(plan.as_ref()))));
         bar.set_message(message(rows, *total, self.start.elapsed()));
-        bar.set_position(rows as u64);
+        bar.set_position(rows.unwrap_or(0) as u64);
         bar.tick();
         to_line_start();
     }
@@ -80,8 +81,7 @@ impl Drop for Progress {
 }
 
 impl Bar {
-    fn new(plan: &Arc<dyn ExecutionPlan>) -> Self {
-        let total = rows_to_read(plan.as_ref()).filter(|rows| *rows > 0);
+    fn new(total: Option<usize>) -> Self {
         let (bar, template) = match total {
             Some(total) => (ProgressBar::new(total as u64), "{bar:30} {percent:>3}%  {msg}"),
             None => (ProgressBar::no_length(), "{spinner} {msg}"),
@@ -97,28 +97,34 @@ fn to_line_start() {
     let _ = io::stderr().write_all(b"\r");
 }
 
-fn message(rows: usize, total: Option<usize>, elapsed: Duration) -> String {
-    let rate = rows as f64 / elapsed.as_secs_f64().max(0.001);
-    let rows_and_rate =
-        |of: String| format!("{}{of} rows, {} rows/s", HumanCount(rows as u64), HumanCount(rate as u64));
-    let Some(total) = total else {
-        return rows_and_rate(String::new());
+fn message(rows: Option<usize>, total: Option<usize>, elapsed: Duration) -> String {
+    let Some(rows) = rows else {
+        return format!("{} s", elapsed.as_secs());
     };
-    let of = rows_and_rate(format!(" of {}", HumanCount(total as u64)));
-    match total.checked_sub(rows) {
-        Some(left) if rate >= 1.0 => {
-            format!("{of}, {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate)))
+    let count = |rows: usize| HumanCount(rows as u64);
+    let rate = rows as f64 / elapsed.as_secs_f64().max(0.001);
+    let per_second = count(rate as usize);
+    match total {
+        Some(total) if rows <= total && rate >= 1.0 => {
+            let left = HumanDuration(Duration::from_secs_f64((total - rows) as f64 / rate));
+            format!("{} of {} rows, {per_second} rows/s, {left} left", count(rows), count(total))
         }
-        _ => of,
+        _ => format!("{} rows, {per_second} rows/s", count(rows)),
     }
 }
 
-fn rows_read(plan: &dyn ExecutionPlan) -> usize {
-    let mut rows = 0;
-    visit_leaves(plan, &mut |leaf| rows += leaf.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0));
+/// `None` if no scan counts its rows: those of tables in memory don't.
+fn rows_read(plan: &dyn ExecutionPlan) -> Option<usize> {
+    let mut rows = None;
+    visit_leaves(plan, &mut |leaf| {
+        if let Some(read) = leaf.metrics().and_then(|metrics| metrics.output_rows()) {
+            rows = Some(rows.unwrap_or(0) + read);
+        }
+    });
     rows
 }
 
+/// `None` if a scan does not know how many rows it has.
 fn rows_to_read(plan: &dyn ExecutionPlan) -> Option<usize> {
     let mut total = Some(0_usize);
     visit_leaves(plan, &mut |leaf| {
@@ -131,7 +137,7 @@ fn rows_to_read(plan: &dyn ExecutionPlan) -> Option<usize> {
         };
         total = total.zip(rows).map(|(total, rows)| total.saturating_add(rows));
     });
-    total
+    total.filter(|rows| *rows > 0)
 }
 
 fn visit_leaves(plan: &dyn ExecutionPlan, visit: &mut impl FnMut(&dyn ExecutionPlan)) {
@@ -141,5 +147,21 @@ fn visit_leaves(plan: &dyn ExecutionPlan, visit: &mut impl FnMut(&dyn ExecutionP
     }
     for child in children {
         visit_leaves(child.as_ref(), visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_estimated_where_the_total_is_known() {
+        let text = |rows, total| message(rows, total, Duration::from_secs(2));
+        assert_eq!(text(Some(2000), Some(10_000)), "2,000 of 10,000 rows, 1,000 rows/s, 8 seconds left");
+        assert_eq!(text(Some(2000), None), "2,000 rows, 1,000 rows/s");
+        assert_eq!(text(Some(0), Some(10_000)), "0 rows, 0 rows/s");
+        // Statistics may be wrong.
+        assert_eq!(text(Some(2000), Some(10)), "2,000 rows, 1,000 rows/s");
+        assert_eq!(text(None, None), "2 s");
     }
 }

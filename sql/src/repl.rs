@@ -25,7 +25,7 @@ const HISTORY_SIZE: usize = 10_000;
 ///
 /// # Errors
 /// The terminal.
-pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, color: ColorChoice) -> Result<()> {
+pub(crate) fn run(front: &Runtime, shell: &mut Shell, color: ColorChoice) -> Result<()> {
     if !shell.printer.quiet {
         println!("datafusion-predict {}: \\? for help, \\q to quit", env!("CARGO_PKG_VERSION"));
     }
@@ -54,7 +54,7 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, color: ColorChoice) -> R
             Err(error) => return Err(terminal(error)),
         };
         remember(&mut line, history.as_deref(), text.trim_end());
-        if runtime.block_on(run_until_interrupt(shell, &text)) == Flow::Quit {
+        if front.block_on(run_until_interrupt(shell, &text)) == Flow::Quit {
             return Ok(());
         }
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use datafusion::common::exec_datafusion_err;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::Result;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::execute_stream;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_
 use datafusion_cli::print_options::MaxRows;
 use datafusion_predict::{PredictRuntime, PredictStatement, parse_sql, run_statement};
 use futures::StreamExt;
+use tokio::runtime::Handle;
 
 use crate::command::{self, Command};
 use crate::message;
@@ -34,6 +35,9 @@ pub(crate) struct Shell {
     pub context: SessionContext,
     pub predict: Arc<PredictRuntime>,
     pub printer: Printer,
+    /// The threads that plan and run. Queries may keep all of them busy for long, so printing, progress and Ctrl-C have
+    /// a runtime of their own, which runs the futures of this type.
+    workers: Handle,
     echo: bool,
     includes: usize,
 }
@@ -46,8 +50,14 @@ pub(crate) enum Flow {
 }
 
 impl Shell {
-    pub(crate) fn new(context: SessionContext, predict: Arc<PredictRuntime>, printer: Printer, echo: bool) -> Self {
-        Self { context, predict, printer, echo, includes: 0 }
+    pub(crate) fn new(
+        context: SessionContext,
+        predict: Arc<PredictRuntime>,
+        printer: Printer,
+        workers: Handle,
+        echo: bool,
+    ) -> Self {
+        Self { context, predict, printer, workers, echo, includes: 0 }
     }
 
     /// Runs the pieces of `text`, each before the next is parsed, up to the first error.
@@ -118,25 +128,51 @@ impl Shell {
 
     async fn run_statement(&self, statement: PredictStatement, sql: &str) -> Result<()> {
         let start = Instant::now();
-        if stores::run_if_external_table(&self.context, &statement, sql).await? {
+        if stores::is_external_table(&statement) {
+            stores::create_external_table(&self.context, sql, &self.workers).await?;
             self.printer.status(None, start);
             return Ok(());
         }
-        stores::register_target(&self.context, &statement).await?;
+        stores::register_target(&self.context, &statement, &self.workers).await?;
         let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
 
-        // Away from this thread, so that neither planning nor scoring holds up Ctrl-C or the progress.
         let context = self.context.clone();
-        let planning = SpawnedTask::spawn(async move {
+        let planning = async move {
             let frame = run_statement(&context, statement).await?;
             let task = Arc::new(frame.task_ctx());
             Ok((frame.create_physical_plan().await?, task))
-        });
-        let planned: Result<_> = planning.join_unwind().await.map_err(|error| exec_datafusion_err!("{error}"))?;
-        let (plan, task) = planned?;
-        let rows = Rows { stream: in_background(execute_stream(plan.clone(), task.clone())?), plan, task, maxrows };
+        };
+        let (plan, task) = on(&self.workers, planning).await?;
+        let rows = Rows { stream: self.execute(plan.clone(), task.clone()), plan, task, maxrows };
         self.printer.print(rows, start).await
     }
+
+    /// The rows of `plan`; dropping them ends the work.
+    fn execute(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut batches = RecordBatchReceiverStream::builder(plan.schema(), BATCHES_AHEAD);
+        let sender = batches.tx();
+        let work = async move {
+            let mut stream = execute_stream(plan, task)?;
+            while let Some(batch) = stream.next().await {
+                // Nobody listens to what is left of a cancelled query.
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        batches.spawn_on(work, &self.workers);
+        batches.build()
+    }
+}
+
+/// Runs `work` on `workers`; dropping the future ends it.
+async fn on<T: Send + 'static>(workers: &Handle, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let task = {
+        let _entered = workers.enter();
+        SpawnedTask::spawn(work)
+    };
+    task.join_unwind().await.map_err(|error| exec_datafusion_err!("{error}"))?
 }
 
 /// Whether `--maxrows` is for it: all else, such as EXPLAIN or SHOW, is shown whole.
@@ -148,20 +184,4 @@ fn is_query(statement: &PredictStatement) -> bool {
         return false;
     };
     matches!(statement.as_ref(), SqlStatement::Query(_) | SqlStatement::Execute { .. })
-}
-
-/// Moves the work of a stream to another thread; dropping the result ends that work.
-fn in_background(mut stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
-    let mut batches = RecordBatchReceiverStream::builder(stream.schema(), BATCHES_AHEAD);
-    let sender = batches.tx();
-    batches.spawn(async move {
-        while let Some(batch) = stream.next().await {
-            // Nobody listens to what is left of a cancelled query.
-            if sender.send(batch).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    });
-    batches.build()
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::common::exec_datafusion_err;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
@@ -19,26 +20,29 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::{MaxRows, PrintOptions};
 use datafusion_predict::PredictStatement;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use url::Url;
 
-/// Whether `statement`, whose text is `sql`, is a CREATE EXTERNAL TABLE. If so, it has been run.
-pub(crate) async fn run_if_external_table(
-    context: &SessionContext,
-    statement: &PredictStatement,
-    sql: &str,
-) -> Result<bool> {
-    let PredictStatement::DataFusion(inner) = statement else {
-        return Ok(false);
-    };
-    if !matches!(inner.as_ref(), Statement::CreateExternalTable(_)) {
-        return Ok(false);
+/// Whether `statement` is a CREATE EXTERNAL TABLE.
+pub(crate) fn is_external_table(statement: &PredictStatement) -> bool {
+    match statement {
+        PredictStatement::DataFusion(statement) => matches!(statement.as_ref(), Statement::CreateExternalTable(_)),
+        _ => false,
     }
-    exec_from_commands(context, vec![sql.to_owned()], &silent()).await?;
-    Ok(true)
+}
+
+/// Runs the CREATE EXTERNAL TABLE `sql`, with the store of its location.
+pub(crate) async fn create_external_table(context: &SessionContext, sql: &str, workers: &Handle) -> Result<()> {
+    execute(context.clone(), sql.to_owned(), workers).await
 }
 
 /// Registers the store that a COPY writes to.
-pub(crate) async fn register_target(context: &SessionContext, statement: &PredictStatement) -> Result<()> {
+pub(crate) async fn register_target(
+    context: &SessionContext,
+    statement: &PredictStatement,
+    workers: &Handle,
+) -> Result<()> {
     let PredictStatement::DataFusion(inner) = statement else {
         return Ok(());
     };
@@ -53,7 +57,25 @@ pub(crate) async fn register_target(context: &SessionContext, statement: &Predic
     stand_in.source = CopyToSource::Relation(vec!["information_schema".into(), "tables".into()].into());
     stand_in.partitioned_by.clear();
     stand_in.target = format!("'{}'", copy.target.replace('\'', "''")); // its text has no quotes
-    exec_from_commands(&PlanOnly(context), vec![stand_in.to_string()], &silent()).await
+    execute(PlanOnly(context.clone()), stand_in.to_string(), workers).await
+}
+
+/// Has datafusion-cli run `sql`. Dropping the future ends that.
+async fn execute(context: impl CliSessionContext + Send + 'static, sql: String, workers: &Handle) -> Result<()> {
+    // Its futures stay on one thread, but their connections should live with those of queries, on the workers.
+    let (_held, dropped) = oneshot::channel::<()>();
+    let handle = workers.clone();
+    let task = workers.spawn_blocking(move || {
+        let options = silent();
+        let work = exec_from_commands(&context, vec![sql], &options);
+        handle.block_on(async {
+            tokio::select! {
+                ended = work => ended,
+                _ = dropped => Ok(()),
+            }
+        })
+    });
+    task.await.map_err(|error| exec_datafusion_err!("{error}"))?
 }
 
 fn silent() -> PrintOptions {
@@ -67,10 +89,10 @@ fn silent() -> PrintOptions {
 }
 
 /// A session in which plans have no effect.
-struct PlanOnly<'a>(&'a SessionContext);
+struct PlanOnly(SessionContext);
 
 #[async_trait]
-impl CliSessionContext for PlanOnly<'_> {
+impl CliSessionContext for PlanOnly {
     fn task_ctx(&self) -> Arc<TaskContext> {
         self.0.task_ctx()
     }
@@ -84,7 +106,7 @@ impl CliSessionContext for PlanOnly<'_> {
     }
 
     fn register_table_options_extension_from_scheme(&self, scheme: &str) {
-        CliSessionContext::register_table_options_extension_from_scheme(self.0, scheme);
+        CliSessionContext::register_table_options_extension_from_scheme(&self.0, scheme);
     }
 
     async fn execute_logical_plan(&self, _plan: LogicalPlan) -> Result<DataFrame> {
@@ -107,11 +129,12 @@ mod tests {
         let sql = "COPY (SELECT unknown(a) FROM nowhere) TO 'gs://bucket/o.parquet' PARTITIONED BY (a)
                    OPTIONS ('gcp.service_account_path' '/nowhere', 'format.compression' 'zstd(3)')";
         let statements = parse_sql(sql, &GenericDialect {})?;
-        let error = register_target(&context, &statements[0]).await.expect_err("the key is not there");
+        let error =
+            register_target(&context, &statements[0], &Handle::current()).await.expect_err("the key is not there");
         assert!(error.to_string().contains("/nowhere"), "{error}");
 
         let sql = "COPY nowhere TO 'https://example.com/o' STORED AS CSV";
-        register_target(&context, &parse_sql(sql, &GenericDialect {})?[0]).await?;
+        register_target(&context, &parse_sql(sql, &GenericDialect {})?[0], &Handle::current()).await?;
         assert!(context.runtime_env().object_store(ObjectStoreUrl::parse("https://example.com")?).is_ok());
         Ok(())
     }
