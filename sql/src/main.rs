@@ -1,2 +1,104 @@
-//! x
-fn main() {}
+//! The SQL shell of datafusion-predict: models are called in SQL like functions.
+//!
+//! ```text
+//!  -c, -f, standard input ─┐                                   ┌─► stores (CREATE EXTERNAL TABLE, COPY)
+//!                          ├─► script ─► pieces ─► shell ─► run ┤
+//!  terminal ─► repl ───────┘              │                     └─► library ─► plan ─► rows ─► print ─► stdout
+//!               └ completion              └─► command (\d …)                     └─► progress ─► stderr
+//! ```
+
+mod args;
+mod command;
+mod completion;
+mod context;
+mod help;
+mod input;
+mod message;
+mod print;
+mod progress;
+mod repl;
+mod script;
+mod shell;
+mod stores;
+mod write;
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use datafusion_predict::PredictRuntime;
+use mimalloc::MiMalloc;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use args::{Args, Source};
+use print::Printer;
+use shell::{Flow, Shell};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// How long the end waits for running inferences to notice that they are cancelled.
+const GRACE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let (args, sources) = args::parse();
+    let runtimes =
+        Runtime::new().and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
+    let (workers, front) = match runtimes {
+        Ok(runtimes) => runtimes,
+        Err(error) => {
+            eprintln!("error: no threads to work with: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = run(&front, workers.handle(), &args, &sources);
+    // Work that can't be stopped at once must not hold up the end.
+    workers.shutdown_timeout(GRACE);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who reads our output has seen enough, as in `… | head`.
+        Err(error) if message::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", message::of(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
+    let interactive = sources.is_empty() && std::io::stdin().is_terminal();
+    let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
+    let predict = Arc::new(PredictRuntime::new(args.onnxruntime.clone()));
+    let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
+    let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
+    let mut shell = Shell::new(context, predict, printer, workers.clone(), args.echo);
+    if interactive {
+        return repl::run(front, &mut shell, args.color);
+    }
+    let stdin = [Source::Stdin];
+    for source in if sources.is_empty() { &stdin } else { sources } {
+        let (name, text) = read(source)?;
+        if front.block_on(shell.run_script(&text, name.as_deref()))? == Flow::Quit {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a source, if it has one, and its text.
+fn read(source: &Source) -> Result<(Option<String>, String)> {
+    let (name, read) = match source {
+        Source::Command(sql) => return Ok((None, sql.clone())),
+        Source::File(path) => (path.display().to_string(), fs::read_to_string(path)),
+        Source::Stdin => {
+            let mut text = String::new();
+            ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
+        }
+    };
+    let text = read.map_err(|error| exec_datafusion_err!("can't read {name}: {error}"))?;
+    Ok((Some(name), text))
+}

@@ -1,0 +1,167 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser};
+use datafusion_cli::print_format::PrintFormat;
+use datafusion_cli::print_options::MaxRows;
+
+/// SQL with machine-learning models, on Apache DataFusion.
+///
+/// Without --command and --file: a shell in a terminal, else SQL from standard input.
+#[derive(Debug, Parser)]
+#[command(name = "datafusion-predict", version)]
+pub(crate) struct Args {
+    /// Run this SQL, then exit; may be given several times, and with --file
+    #[arg(short, long, value_name = "SQL")]
+    command: Vec<String>,
+
+    /// Run the SQL in this file ('-' is standard input), then exit
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+
+    /// How results are written
+    #[arg(long, default_value = "automatic", value_parser = format_parser())]
+    pub format: PrintFormat,
+
+    /// Print results alone: no banner, row counts, times or progress
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print each statement before its result
+    #[arg(short, long)]
+    pub echo: bool,
+
+    /// How many rows of a query a table shows, or 'none' for all
+    #[arg(long, default_value = "40", value_name = "N")]
+    pub maxrows: MaxRows,
+
+    /// Where models are kept; without it they last as long as the process
+    #[arg(long, value_name = "URI")]
+    pub catalog: Option<String>,
+
+    /// The library of ONNX Runtime
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// How much memory queries may take, such as 512m or 4g
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_limit: Option<usize>,
+
+    /// Colors in the shell
+    #[arg(long, default_value = "auto", value_name = "WHEN")]
+    pub color: ColorChoice,
+}
+
+/// Where SQL comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Command(String),
+    File(PathBuf),
+    Stdin,
+}
+
+impl Source {
+    pub(crate) fn is_stdin(&self) -> bool {
+        match self {
+            Self::Command(_) => false,
+            Self::File(path) => datafusion_cli::object_storage::is_stdin_location(&path.to_string_lossy()),
+            Self::Stdin => true,
+        }
+    }
+}
+
+/// The arguments, and the sources of SQL among them in the order given. Exits where they are wrong.
+pub(crate) fn parse() -> (Args, Vec<Source>) {
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let sources = sources(&args, &matches);
+    (args, sources)
+}
+
+fn sources(args: &Args, matches: &ArgMatches) -> Vec<Source> {
+    let places = |name| matches.indices_of(name).into_iter().flatten();
+    let commands = places("command").zip(args.command.iter().map(|sql| Source::Command(sql.clone())));
+    let files = places("file").zip(args.file.iter().map(|path| match path.as_os_str() == "-" {
+        true => Source::Stdin,
+        false => Source::File(path.clone()),
+    }));
+    let mut sources: Vec<_> = commands.chain(files).collect();
+    sources.sort_by_key(|(place, _)| *place);
+    sources.into_iter().map(|(_, source)| source).collect()
+}
+
+/// The names of the formats; `nd-json` is datafusion-cli's spelling.
+pub(crate) const FORMATS: [(&str, PrintFormat); 6] = [
+    ("table", PrintFormat::Table),
+    ("csv", PrintFormat::Csv),
+    ("tsv", PrintFormat::Tsv),
+    ("json", PrintFormat::Json),
+    ("ndjson", PrintFormat::NdJson),
+    ("automatic", PrintFormat::Automatic),
+];
+
+/// The format of this name.
+pub(crate) fn format_of(name: &str) -> Option<PrintFormat> {
+    let name = if name == "nd-json" { "ndjson" } else { name };
+    FORMATS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, format)| *format)
+}
+
+fn format_parser() -> impl TypedValueParser<Value = PrintFormat> {
+    let names = FORMATS.map(|(name, _)| match name {
+        "ndjson" => PossibleValue::new(name).alias("nd-json"),
+        name => PossibleValue::new(name),
+    });
+    PossibleValuesParser::new(names).map(|name| format_of(&name).expect("the parser takes these names only"))
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err("expected a number of bytes with k, m, g or t, such as 512m".to_owned()),
+    };
+    let number: usize = number.parse().map_err(|_| "expected a number, such as 512m".to_owned())?;
+    match number.checked_mul(1 << shift) {
+        Some(size) if size > 0 => Ok(size),
+        _ => Err("expected a size that this machine can address".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_keep_their_order() {
+        let line = ["x", "-c", "a", "-f", "b.sql", "-c", "c", "-f", "-"];
+        let matches = Args::command().get_matches_from(line);
+        let args = Args::from_arg_matches(&matches).expect("valid");
+        let command = |sql: &str| Source::Command(sql.to_owned());
+        let expected = [command("a"), Source::File("b.sql".into()), command("c"), Source::Stdin];
+        assert_eq!(sources(&args, &matches), expected);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("512"), Ok(512));
+        assert_eq!(parse_size("2 K"), Ok(2048));
+        assert_eq!(parse_size("4GiB"), Ok(4 << 30));
+        for wrong in ["", "g", "-1g", "1x", "0", "99999999999t"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+        assert_eq!(Args::parse_from(["x", "--format", "nd-json"]).format, PrintFormat::NdJson);
+    }
+}

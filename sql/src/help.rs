@@ -1,0 +1,35 @@
+//! What `\?` and `\h` say.
+
+/// The commands.
+pub(crate) const COMMANDS: &str = r"\d                    tables
+\d NAME               columns of a table
+\models               models
+\timing [on|off]      whether times are shown
+\format [NAME]        how results are written: table, csv, tsv, json, ndjson, automatic
+\pset format [NAME]   the same as \format
+\quiet [on|off]       whether results are all that is shown
+\i FILE               runs the SQL in a file
+\h [STATEMENT]        statements, and how one is written
+\?                    this list
+\q                    quits, as Ctrl-D does
+";
+
+/// The statements about models, and the functions that call them.
+pub(crate) const MODELS: &str = "\
+CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [FEATURES (a, b, …)] FROM 'uri' [OPTIONS (key value, …)]
+DROP MODEL [IF EXISTS] name
+SHOW MODELS
+DESCRIBE MODEL name
+
+predict('name', a, b, …)             by position
+predict('name', {feature: a, …})     by name
+predict('name', t.*)                 the columns of t that the model names
+try_predict('name', …)               NULL for a row that can't be scored
+SELECT * FROM ml_predict(model => 'name', data => t)
+";
+
+/// Whether `\h statement` asks for [`MODELS`].
+pub(crate) fn is_about_models(statement: &str) -> bool {
+    let statement = statement.to_lowercase();
+    statement.contains("model") || statement.contains("predict")
+}

@@ -1,0 +1,34 @@
+//! The scripts that come along do what they say.
+
+mod common;
+
+use std::fs;
+
+use common::{root, run};
+
+#[test]
+fn the_demo_scores_filters_joins_aggregates_and_writes() {
+    let scored = root().join("target/demo/scored.parquet");
+    let _ = fs::remove_file(&scored); // of an earlier run, if any
+    let ran = run(&["-q", "--format", "csv", "-f", "sql/scripts/demo.sql"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    for line in ["146,37.0,female,38.3,0.967", "under 40,109,0.372,11", "treatment,110,0.704,0.975", "442"] {
+        assert!(ran.stdout.lines().any(|printed| printed == line), "{line}: {}", ran.stdout);
+    }
+    assert!(ran.stdout.contains("PredictExec"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("417,41.0,female,33.8,123.33,high,0.965\n"), "{}", ran.stdout);
+    assert!(scored.is_file());
+}
+
+#[test]
+fn irises_are_told_apart() {
+    let ran = run(&["-q", "--format", "csv", "-f", "sql/scripts/iris.sql"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert!(ran.stdout.contains("setosa,50,1.46\nversicolor,49,4.24\nvirginica,51,5.54\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn echo_prints_statements_with_their_comments() {
+    let ran = run(&["--echo", "-f", "sql/scripts/iris.sql"]);
+    assert!(ran.stderr.contains("-- Two outputs make a struct.\nSELECT predict('iris', {"), "{}", ran.stderr);
+}

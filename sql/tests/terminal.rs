@@ -1,0 +1,93 @@
+//! The shell in a terminal.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::shell;
+use rexpect::reader::Options;
+use rexpect::session::{PtySession, spawn_with_options};
+use tempfile::TempDir;
+
+const TIMEOUT_MS: u64 = 60_000;
+const SLOW: &str = "SELECT sum(predict('slow', value, value, value, value)) FROM generate_series(1, 100000);";
+
+/// A shell that keeps its history in a folder of its own.
+fn start() -> (PtySession, TempDir) {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().join("datafusion-predict");
+    fs::create_dir(&folder).expect("it can be made");
+    if let Some(runtime) = datafusion_predict::runtime_folder() {
+        let name = runtime.file_name().expect("a folder has a name");
+        std::os::unix::fs::symlink(&runtime, folder.join(name)).expect("it can be linked");
+    }
+    let mut command = shell();
+    command.env("XDG_DATA_HOME", data.path()).env("TERM", "xterm").env("NO_COLOR", "1");
+    let options = Options::new().timeout_ms(Some(TIMEOUT_MS)).strip_ansi_escape_codes(true);
+    let mut session = spawn_with_options(command, options).expect("the shell starts");
+    session.exp_string("predict> ").expect("a prompt");
+    (session, data)
+}
+
+/// Enters `line`, and waits for what it gives, which is no part of the line, and for the next prompt.
+fn enter(session: &mut PtySession, line: &str, expected: &str) {
+    session.send_line(line).expect("the shell reads");
+    session.exp_string(expected).expect("the result");
+    session.exp_string("predict> ").expect("the prompt comes back");
+}
+
+#[test]
+fn statements_take_lines_and_errors_leave_the_prompt() {
+    let (mut session, data) = start();
+    for line in ["SELECT 40", "  + 2 -- ;"] {
+        session.send_line(line).expect("the shell reads");
+    }
+    enter(&mut session, "AS answer;", "| 42 ");
+    enter(&mut session, "CREATE MODEL iris FROM 'tests/models/sklearn/iris_forest.onnx';", "done in");
+    enter(&mut session, "\\models", "iris_forest.onnx");
+    enter(&mut session, "SELECT predict('iri', 1);", "did you mean 'iris'?");
+    enter(&mut session, "\\nothing", "\\? lists the commands");
+    enter(&mut session, "\\timing off", "timing is off");
+    enter(&mut session, "SELECT 1 AS one;", "1 row\r\n");
+
+    // Ctrl-C at the prompt forgets the line.
+    session.send("SELECT nonsense").and_then(|_| session.flush()).expect("the shell reads");
+    session.send_control('c').expect("the shell reads");
+    session.exp_string("predict> ").expect("a new prompt");
+    enter(&mut session, "SELECT 'fine' AS state;", "| fine ");
+
+    session.send_control('d').expect("the shell reads");
+    session.exp_eof().expect("the shell ends");
+    let history = fs::read_to_string(data.path().join("datafusion-predict/history")).expect("a history");
+    assert!(history.contains("SELECT 40\\n  + 2 -- ;\\nAS answer;"), "{history}");
+}
+
+#[test]
+fn tab_completes_names_of_models() {
+    let (mut session, _data) = start();
+    enter(&mut session, "CREATE MODEL iris FROM 'tests/models/sklearn/iris_forest.onnx';", "done in");
+    session.send("SELECT predict('ir\t', 5.1, 3.5, 1.4, 0.2)['label'] AS flower;\n").expect("the shell reads");
+    session.flush().expect("the shell reads");
+    session.exp_string("setosa").expect("the name is completed");
+}
+
+#[test]
+fn ctrl_c_ends_a_query_and_gives_the_prompt_back() {
+    let (mut session, _data) = start();
+    enter(&mut session, "CREATE MODEL slow FROM 'tests/models/types/slow.onnx';", "done in");
+    session.send_line(SLOW).expect("the shell reads");
+    // The query runs when its progress is shown.
+    session.exp_string("rows/s").expect("the progress");
+    let start = Instant::now();
+    session.send_control('c').expect("the shell reads");
+    session.exp_string("cancelled").expect("the query ends");
+    session.exp_string("predict> ").expect("the prompt comes back");
+    let back = start.elapsed();
+    println!("the prompt was back after {back:?}");
+    assert!(back < Duration::from_secs(5), "{back:?}");
+    enter(&mut session, "SELECT 'fine' AS state;", "| fine ");
+    session.send_line("\\q").expect("the shell reads");
+    session.exp_eof().expect("the shell ends");
+}
