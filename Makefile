@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
-	$(CARGO_TARGET_DIR)/debug/datafusion-predict --quiet -f sql/scripts/demo.sql
+	$(CARGO_TARGET_DIR)/debug/datafusion-predict --echo -f sql/scripts/demo.sql
 
 test: lint runtime ## all tests
 	cargo test --workspace

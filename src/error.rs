@@ -14,68 +14,60 @@ type Source = Box<dyn StdError + Send + Sync>;
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
+    message: String,
     source: Option<Source>,
 }
 
 /// The situation that a user is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// No library of ONNX Runtime was found, or none that can be loaded.
-    RuntimeMissing(String),
+    RuntimeMissing,
     /// The library of ONNX Runtime is too old, or no such library.
-    RuntimeUnusable(String),
+    RuntimeUnusable,
     /// A device was named that the engine does not have.
-    DeviceMissing(String),
+    DeviceMissing,
     /// The file or folder of a model can't be read.
-    Unreadable(String),
+    Unreadable,
     /// What was read is no model, or one that can't be used.
-    InvalidModel(String),
+    InvalidModel,
     /// No model has this name.
-    UnknownModel(String),
+    UnknownModel,
     /// A model has this name already.
-    ModelExists(String),
+    ModelExists,
     /// An option of a statement has a value that it can't have.
-    InvalidOption(String),
+    InvalidOption,
     /// The number or the types of a call's arguments do not fit the model.
-    InvalidArguments(String),
+    InvalidArguments,
     /// A row can't be scored: this row's values are at fault.
-    UnscorableRow(String),
+    UnscorableRow,
     /// An engine gave something else than the model promised.
-    InvalidOutput(String),
+    InvalidOutput,
     /// An engine failed.
-    EngineFailed(String),
+    EngineFailed,
     /// The query was dropped while a model ran.
-    Cancelled(String),
+    Cancelled,
     /// A statement of ours that can't be parsed or run.
-    InvalidStatement(String),
-}
-
-impl ErrorKind {
-    fn message(&self) -> &str {
-        match self {
-            Self::RuntimeMissing(message)
-            | Self::RuntimeUnusable(message)
-            | Self::DeviceMissing(message)
-            | Self::Unreadable(message)
-            | Self::InvalidModel(message)
-            | Self::UnknownModel(message)
-            | Self::ModelExists(message)
-            | Self::InvalidOption(message)
-            | Self::InvalidArguments(message)
-            | Self::UnscorableRow(message)
-            | Self::InvalidOutput(message)
-            | Self::EngineFailed(message)
-            | Self::Cancelled(message)
-            | Self::InvalidStatement(message) => message,
-        }
-    }
+    InvalidStatement,
 }
 
 impl Error {
+    /// An error of a kind; `message` names the model and what was expected and found, in lower case, without full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
     /// The situation.
-    pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Says which model it is about.
+    #[must_use]
+    pub(crate) fn of_model(mut self, label: &str) -> Self {
+        self.message = format!("model '{label}': {}", self.message);
+        self
     }
 
     /// Names the cause, whose text is part of this error's.
@@ -103,15 +95,9 @@ impl Error {
     }
 }
 
-impl From<ErrorKind> for Error {
-    fn from(kind: ErrorKind) -> Self {
-        Self { kind, source: None }
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.message())?;
+        f.write_str(&self.message)?;
         match &self.source {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
@@ -136,9 +122,9 @@ impl From<DataFusionError> for Error {
         match error {
             DataFusionError::External(inner) => match inner.downcast::<Error>() {
                 Ok(own) => *own,
-                Err(inner) => Self::from(ErrorKind::EngineFailed("the query failed".into())).with_source(inner),
+                Err(inner) => Self::new(ErrorKind::EngineFailed, "the query failed").with_source(inner),
             },
-            other => Self::from(ErrorKind::InvalidStatement("the statement failed".into())).with_source(other),
+            other => Self::new(ErrorKind::InvalidStatement, "the statement failed").with_source(other),
         }
     }
 }
@@ -146,14 +132,14 @@ impl From<DataFusionError> for Error {
 /// `Err` of a kind, with a formatted message: `bail!(UnknownModel, "unknown model '{name}'")`.
 macro_rules! bail {
     ($kind:ident, $($message:tt)+) => {
-        return Err($crate::error::Error::from($crate::error::ErrorKind::$kind(format!($($message)+))))
+        return Err($crate::error::Error::new($crate::error::ErrorKind::$kind, format!($($message)+)))
     };
 }
 
 /// An error of a kind, with a formatted message.
 macro_rules! error {
     ($kind:ident, $($message:tt)+) => {
-        $crate::error::Error::from($crate::error::ErrorKind::$kind(format!($($message)+)))
+        $crate::error::Error::new($crate::error::ErrorKind::$kind, format!($($message)+))
     };
 }
 

@@ -76,7 +76,7 @@ impl PredictRuntime {
         let (label, uri) = (label.to_owned(), uri.to_owned());
         let (engines, cores) = (self.engines.clone(), self.cores.clone());
         let load = move || {
-            let model = Model::read(&uri)?;
+            let model = Model::read(&uri).map_err(|error| error.of_model(&label))?;
             Predictor::load(PredictorSource { label, model, features, options }, &engines, &cores)
         };
         match tokio::task::spawn_blocking(load).await {

@@ -60,7 +60,7 @@ impl Executable for Scripted {
         let fault = if run >= self.misbehaves_from { self.how } else { Fault::None };
         match fault {
             Fault::None => {}
-            Fault::Fails => return Err(ErrorKind::EngineFailed("the device fell off the bus".into()).into()),
+            Fault::Fails => return Err(Error::new(ErrorKind::EngineFailed, "the device fell off the bus")),
             Fault::Shortens => rows -= 1,
             Fault::ChangesType => return Ok(vec![Tensor::zeros(datafusion_predict::ElementType::Int64, vec![rows])]),
             Fault::DropsOutput => return Ok(vec![]),

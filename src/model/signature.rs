@@ -82,10 +82,10 @@ impl Signature {
         let inputs = inputs.map(|input| spec(uri, "input", input)).collect::<Result<Vec<_>>>()?;
         let outputs = graph.output.iter().map(|output| spec(uri, "output", output)).collect::<Result<Vec<_>>>()?;
         if inputs.is_empty() {
-            bail!(InvalidModel, "model '{uri}' has no input");
+            bail!(InvalidModel, "'{uri}' has no input");
         }
         if let Some(scalar) = inputs.iter().find(|input| input.shape.is_empty()) {
-            bail!(InvalidModel, "model '{uri}': input '{}' has no dimension for the rows", scalar.name);
+            bail!(InvalidModel, "'{uri}': input '{}' has no dimension for the rows", scalar.name);
         }
         Ok(Self { inputs, outputs })
     }
@@ -102,15 +102,12 @@ fn spec(uri: &str, role: &str, info: &ValueInfoProto) -> Result<TensorSpec> {
                 TypeValue::SparseTensor(_) => "a sparse tensor",
                 _ => "optional",
             };
-            bail!(InvalidModel, "model '{uri}': {role} '{name}' is {kind}: expected a tensor")
+            bail!(InvalidModel, "'{uri}': {role} '{name}' is {kind}: expected a tensor")
         }
-        _ => bail!(InvalidModel, "model '{uri}': {role} '{name}' has no type"),
+        _ => bail!(InvalidModel, "'{uri}': {role} '{name}' has no type"),
     };
     let element = ElementType::from_onnx(tensor.elem_type).ok_or_else(|| {
-        error!(
-            InvalidModel,
-            "model '{uri}': {role} '{name}' has element type {}, which has no Arrow type", tensor.elem_type
-        )
+        error!(InvalidModel, "'{uri}': {role} '{name}' has element type {}, which has no Arrow type", tensor.elem_type)
     })?;
     let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
     let shape = dims.map(|dim| match &dim.value {

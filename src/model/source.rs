@@ -26,14 +26,14 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
     let path = match uri.split_once("://") {
         Some(("file", path)) => PathBuf::from(path),
         Some((scheme, _)) => {
-            bail!(Unreadable, "model '{uri}': the scheme '{scheme}' is not supported: give a path or file://")
+            bail!(Unreadable, "'{uri}' can't be read: the scheme '{scheme}' is not supported, give a path or file://")
         }
         None => PathBuf::from(uri),
     };
     let path = if path.is_dir() { path.join("model.onnx") } else { path };
-    let unreadable = |cause: io::Error| error!(Unreadable, "model '{uri}' can't be read").with_source(cause);
+    let unreadable = |cause: io::Error| error!(Unreadable, "'{uri}' can't be read").with_source(cause);
     if !fs::metadata(&path).map_err(unreadable)?.is_file() {
-        bail!(Unreadable, "model '{uri}' can't be read: it is not a file");
+        bail!(Unreadable, "'{uri}' can't be read: it is not a file");
     }
     let bytes = Bytes::from(fs::read(&path).map_err(unreadable)?);
     if bytes.is_empty() {
@@ -60,7 +60,7 @@ impl ModelSource {
             hash.update(location.as_bytes());
             let path = self.path_inside(uri, location)?;
             let unreadable = |cause: io::Error| {
-                error!(Unreadable, "model '{uri}': external weights '{location}' can't be read").with_source(cause)
+                error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
             };
             let mut file = fs::File::open(path).map_err(unreadable)?;
             self.size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
@@ -77,18 +77,18 @@ impl ModelSource {
         let number = |key: &str| entry(key).map(str::parse::<u64>).transpose();
         let name = &tensor.name;
         let (Some(location), Ok(offset), Ok(length)) = (entry("location"), number("offset"), number("length")) else {
-            bail!(InvalidModel, "model '{uri}': the external data of weight '{name}' is not described as ONNX asks");
+            bail!(InvalidModel, "'{uri}': the external data of weight '{name}' is not described as ONNX asks");
         };
         let path = self.path_inside(uri, location)?;
         let unreadable = |cause: io::Error| {
-            error!(Unreadable, "model '{uri}': weight '{name}' can't be read from '{location}'").with_source(cause)
+            error!(Unreadable, "'{uri}': weight '{name}' can't be read from '{location}'").with_source(cause)
         };
         let mut file = fs::File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let offset = offset.unwrap_or(0);
         let length = length.unwrap_or(size.saturating_sub(offset));
         if offset.checked_add(length).is_none_or(|end| end > size) {
-            bail!(InvalidModel, "model '{uri}': weight '{name}' lies beyond the end of '{location}' ({size} bytes)");
+            bail!(InvalidModel, "'{uri}': weight '{name}' lies beyond the end of '{location}' ({size} bytes)");
         }
         file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
@@ -98,13 +98,12 @@ impl ModelSource {
 
     /// `location` within the model's folder; what leads out of it, by name or by link, is refused.
     fn path_inside(&self, uri: &str, location: &str) -> Result<PathBuf> {
-        let outside =
-            || error!(InvalidModel, "model '{uri}': external weights '{location}' are outside the model's folder");
+        let outside = || error!(InvalidModel, "'{uri}': external weights '{location}' are outside the model's folder");
         if !Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(outside());
         }
         let unreadable = |cause: io::Error| {
-            error!(Unreadable, "model '{uri}': external weights '{location}' can't be read").with_source(cause)
+            error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
         };
         let folder = if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder };
         let folder = folder.canonicalize().map_err(unreadable)?;

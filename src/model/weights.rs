@@ -119,7 +119,7 @@ fn check_size(uri: &str, tensor: &TensorProto, bytes: &[u8]) -> Result<()> {
         Some(expected) if expected == bytes.len() => Ok(()),
         _ => bail!(
             InvalidModel,
-            "model '{uri}': weight '{}' of shape {:?} has {} bytes",
+            "'{uri}': weight '{}' of shape {:?} has {} bytes",
             tensor.name,
             tensor.dims,
             bytes.len()

@@ -34,7 +34,7 @@ pub(super) fn observe(
         let (few_rows, many_rows) = match (run(few, first), run(many, second)) {
             (Ok(few_rows), Ok(many_rows)) => (few_rows, many_rows),
             (Err(error), _) | (_, Err(error)) => {
-                if !matches!(error.kind(), ErrorKind::EngineFailed(_)) {
+                if !matches!(error.kind(), ErrorKind::EngineFailed) {
                     return Err(error);
                 }
                 reason = Some(error);

@@ -90,14 +90,14 @@ impl Predictor {
             Err(error) if !may_be_the_rows(&error) => return Err(error),
             Err(error) => error,
         };
-        if !matches!(error.kind(), ErrorKind::UnscorableRow(_)) && !self.is_healthy(context) {
+        if !matches!(error.kind(), ErrorKind::UnscorableRow) && !self.is_healthy(context) {
             return Err(error);
         }
         let scores = self.bisect(arguments, rows, context, stats)?;
         // An engine that broke meanwhile, or one that can't be probed and scored nothing, is no row's fault.
         let broken = match self.probed {
             true => !self.is_healthy(context),
-            false => matches!(error.kind(), ErrorKind::EngineFailed(_)) && scores.null_count() == rows,
+            false => matches!(error.kind(), ErrorKind::EngineFailed) && scores.null_count() == rows,
         };
         if broken { Err(error) } else { Ok(scores) }
     }
@@ -281,5 +281,5 @@ impl Predictor {
 
 /// Whether other rows might be scored where these failed.
 fn may_be_the_rows(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::UnscorableRow(_) | ErrorKind::EngineFailed(_))
+    matches!(error.kind(), ErrorKind::UnscorableRow | ErrorKind::EngineFailed)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::common::{Result as DFResult, plan_datafusion_err, plan_err};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as PlanStatement};
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
 use super::ml_predict::rewrite_tables;
@@ -39,13 +39,13 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
     match statement {
         PredictStatement::CreateModel(create) => {
             create_model(&runtime, create).await?;
-            context.read_empty()
+            nothing(context)
         }
         PredictStatement::DropModel { name, if_exists } => {
             if !runtime.catalog().remove(&name).await? && !if_exists {
                 return Err(runtime.catalog().snapshot().unknown(&name).into());
             }
-            context.read_empty()
+            nothing(context)
         }
         PredictStatement::ShowModels => context.read_batch(show::models(&runtime.catalog().snapshot())?),
         PredictStatement::DescribeModel { name } => {
@@ -65,6 +65,11 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             context.execute_logical_plan(plan).await
         }
     }
+}
+
+/// The result of a statement that gives no rows.
+fn nothing(context: &SessionContext) -> DFResult<DataFrame> {
+    Ok(DataFrame::new(context.state(), LogicalPlanBuilder::empty(false).build()?))
 }
 
 /// Whether calls are bound now. Views and prepared statements are bound at each use.
@@ -88,7 +93,7 @@ async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel) -> Res
     let created = runtime.catalog().create(&create.name, predictor, create.or_replace).await;
     match created {
         // Somebody else was faster, which IF NOT EXISTS allows.
-        Err(error) if create.if_not_exists && matches!(error.kind(), crate::ErrorKind::ModelExists(_)) => Ok(()),
+        Err(error) if create.if_not_exists && matches!(error.kind(), crate::ErrorKind::ModelExists) => Ok(()),
         other => other.map(drop),
     }
 }
