@@ -1,7 +1,5 @@
 //! The large weights of a graph, taken out of it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use half::f16;
 
@@ -21,29 +19,29 @@ pub(crate) struct Weight {
     pub data: WeightData,
 }
 
-/// Elements in row-major order, aligned for their type. The box spares the copy that `Arc<[T]>` would cost.
+/// Elements in row-major order, aligned for their type.
 #[derive(Debug, Clone)]
 pub(crate) enum WeightData {
-    Float32(Arc<Box<[f32]>>),
-    Float64(Arc<Box<[f64]>>),
-    Float16(Arc<Box<[f16]>>),
-    Int8(Arc<Box<[i8]>>),
-    UInt8(Arc<Box<[u8]>>),
-    Int32(Arc<Box<[i32]>>),
-    Int64(Arc<Box<[i64]>>),
+    Float32(Box<[f32]>),
+    Float64(Box<[f64]>),
+    Float16(Box<[f16]>),
+    Int8(Box<[i8]>),
+    UInt8(Box<[u8]>),
+    Int32(Box<[i32]>),
+    Int64(Box<[i64]>),
 }
 
 impl WeightData {
     /// Bytes in memory.
     pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Float32(data) => size_of_val(&***data),
-            Self::Float64(data) => size_of_val(&***data),
-            Self::Float16(data) => size_of_val(&***data),
-            Self::Int8(data) => size_of_val(&***data),
-            Self::UInt8(data) => size_of_val(&***data),
-            Self::Int32(data) => size_of_val(&***data),
-            Self::Int64(data) => size_of_val(&***data),
+            Self::Float32(data) => size_of_val(&**data),
+            Self::Float64(data) => size_of_val(&**data),
+            Self::Float16(data) => size_of_val(&**data),
+            Self::Int8(data) => size_of_val(&**data),
+            Self::UInt8(data) => size_of_val(&**data),
+            Self::Int32(data) => size_of_val(&**data),
+            Self::Int64(data) => size_of_val(&**data),
         }
     }
 
@@ -53,8 +51,7 @@ impl WeightData {
                 bytes
                     .chunks_exact(size_of::<$type>())
                     .map(|chunk| <$type>::from_le_bytes(chunk.try_into().expect("a chunk of its size")))
-                    .collect::<Box<[_]>>()
-                    .into()
+                    .collect()
             };
         }
         Some(match element {

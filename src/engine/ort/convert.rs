@@ -1,7 +1,11 @@
 //! Tensors to ONNX Runtime's values and back.
 
+use std::ptr::{self, NonNull};
+
 use datafusion::arrow::array::{Array, StringArray};
 use half::{bf16, f16};
+use ort::AsPointer;
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef};
 
@@ -65,24 +69,39 @@ fn extract<T: PrimitiveTensorElementType>(
     Ok(Tensor { shape: shape.iter().map(|&dim| dim as usize).collect(), data: data(elements) })
 }
 
-/// A weight as a value that all sessions share: it holds on to the elements, and copies none.
-pub(super) fn to_shared(weight: &Weight) -> ort::Result<DynValue> {
-    let shape = weight.shape.clone();
-    macro_rules! shared {
-        ($data:expr) => {
-            TensorRef::from_array_view((shape, $data.clone()))?
-                .into_dyn()
-                .try_upgrade()
-                .map_err(|_| ort::Error::new("the weight is not shareable"))
-        };
-    }
-    match &weight.data {
-        WeightData::Float32(data) => shared!(data),
-        WeightData::Float64(data) => shared!(data),
-        WeightData::Float16(data) => shared!(data),
-        WeightData::Int8(data) => shared!(data),
-        WeightData::UInt8(data) => shared!(data),
-        WeightData::Int32(data) => shared!(data),
-        WeightData::Int64(data) => shared!(data),
-    }
+/// A weight as a value that all sessions share.
+///
+/// # Safety
+/// The value points at the weight's elements, of which it makes no copy: `weight` must outlive it.
+pub(super) unsafe fn to_shared(weight: &Weight) -> ort::Result<DynValue> {
+    let (data, element) = match &weight.data {
+        WeightData::Float32(data) => (data.as_ptr().cast::<u8>(), TensorElementType::Float32),
+        WeightData::Float64(data) => (data.as_ptr().cast(), TensorElementType::Float64),
+        WeightData::Float16(data) => (data.as_ptr().cast(), TensorElementType::Float16),
+        WeightData::Int8(data) => (data.as_ptr().cast(), TensorElementType::Int8),
+        WeightData::UInt8(data) => (data.as_ptr().cast(), TensorElementType::Uint8),
+        WeightData::Int32(data) => (data.as_ptr().cast(), TensorElementType::Int32),
+        WeightData::Int64(data) => (data.as_ptr().cast(), TensorElementType::Int64),
+    };
+    let info = MemoryInfo::default();
+    let mut value = ptr::null_mut();
+    // ort's own tensors either copy their elements or borrow them for a lifetime that no session can have.
+    // SAFETY: the pointer and the size are those of the weight's elements, which live on as the caller promises; ONNX
+    // Runtime only reads initializers.
+    let status = unsafe {
+        (ort::api().CreateTensorWithDataAsOrtValue)(
+            info.ptr(),
+            data.cast_mut().cast(),
+            weight.data.size(),
+            weight.shape.as_ptr(),
+            weight.shape.len(),
+            element.into(),
+            &mut value,
+        )
+    };
+    // SAFETY: the status comes from the call above.
+    unsafe { ort::Error::result_from_status(status)? };
+    let value = NonNull::new(value).ok_or_else(|| ort::Error::new("ONNX Runtime made no tensor of a weight"))?;
+    // SAFETY: the value was just made, and nobody else has it. It owns no memory that an allocator would have to free.
+    Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
 }

@@ -20,16 +20,17 @@ const PREPACK_UP_TO: usize = 8 << 20;
 /// A model in ONNX Runtime. A session runs one batch at a time, so there is a pool of them, no larger than the cores.
 #[derive(Debug)]
 pub(super) struct OrtExecutable {
-    model: Arc<Model>,
     label: String,
     outputs: Vec<String>,
     device: Device,
     environment: Environment,
     cores: Arc<CoreBudget>,
-    /// The model's large weights, in memory once for all sessions.
-    weights: Vec<(String, Arc<DynValue>)>,
     /// Sessions that no run uses now, each with its number of threads.
     idle: Mutex<Vec<(usize, Session)>>,
+    /// The model's large weights, in memory once for all sessions. They point into `model`.
+    weights: Vec<(String, Arc<DynValue>)>,
+    /// Dropped last: sessions and weights point into it.
+    model: Arc<Model>,
 }
 
 impl OrtExecutable {
@@ -40,8 +41,11 @@ impl OrtExecutable {
         environment: Environment,
         cores: Arc<CoreBudget>,
     ) -> Result<Self> {
-        let weights =
-            model.weights().iter().map(|weight| Ok((weight.name.clone(), Arc::new(convert::to_shared(weight)?))));
+        let weights = model.weights().iter().map(|weight| {
+            // SAFETY: the weights live in `model`, which this executable holds on to and drops after them.
+            let value = unsafe { convert::to_shared(weight)? };
+            Ok((weight.name.clone(), Arc::new(value)))
+        });
         let weights = weights.collect::<ort::Result<Vec<_>>>().map_err(|cause| refused(&request.label, cause))?;
         let outputs = request.outputs.clone();
         let idle = Mutex::new(vec![]);
