@@ -51,7 +51,7 @@ pub struct LoadRequest {
 pub trait Executable: Debug + Send + Sync {
     /// Runs the model once: the inputs in the order of its signature, the outputs in the order of the request.
     ///
-    /// The caller checks what comes back. Called by many threads at once; a call may wait until cores are free.
+    /// The caller has taken the cores, and checks what comes back. Called by many threads at once.
     ///
     /// # Errors
     /// An engine that fails, for whatever reason; a run that was cancelled.

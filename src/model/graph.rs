@@ -2,33 +2,40 @@
 
 use super::labels::ClassLabels;
 use super::proto::{
-    Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
-    TypeValue,
+    AttributeProto, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
 };
 use super::weights::Weight;
 
 const FLOAT: i32 = 1;
 
-/// Visits the tensors of initializers and of nodes, in subgraphs too.
-pub(super) fn visit_tensors(graph: &GraphProto, visit: &mut dyn FnMut(&TensorProto)) {
-    graph.initializer.iter().for_each(&mut *visit);
-    for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
-        attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
-        for subgraph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
-            visit_tensors(subgraph, visit);
-        }
+/// Visits every tensor of a model: initializers, those of nodes, subgraphs and functions, and the parts of sparse ones.
+pub(super) fn visit_tensors(proto: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto)) {
+    proto.graph.iter_mut().for_each(|graph| visit_graph(graph, visit));
+    for function in &mut proto.functions {
+        function.node.iter_mut().for_each(|node| visit_attributes(&mut node.attribute, visit));
+        visit_attributes(&mut function.attribute_proto, visit);
     }
 }
 
-/// Visits the tensors of nodes, and all tensors of subgraphs.
-pub(super) fn visit_node_tensors_mut(graph: &mut GraphProto, visit: &mut dyn FnMut(&mut TensorProto)) {
-    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+fn visit_graph(graph: &mut GraphProto, visit: &mut dyn FnMut(&mut TensorProto)) {
+    graph.initializer.iter_mut().for_each(&mut *visit);
+    graph.sparse_initializer.iter_mut().for_each(|sparse| visit_sparse(sparse, visit));
+    graph.node.iter_mut().for_each(|node| visit_attributes(&mut node.attribute, visit));
+}
+
+fn visit_attributes(attributes: &mut [AttributeProto], visit: &mut dyn FnMut(&mut TensorProto)) {
+    for attribute in attributes {
         attribute.t.iter_mut().chain(&mut attribute.tensors).for_each(&mut *visit);
-        for subgraph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
-            subgraph.initializer.iter_mut().for_each(&mut *visit);
-            visit_node_tensors_mut(subgraph, visit);
-        }
+        let sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
+        sparse.for_each(|sparse| visit_sparse(sparse, visit));
+        let graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
+        graphs.for_each(|graph| visit_graph(graph, visit));
     }
+}
+
+fn visit_sparse(sparse: &mut SparseTensorProto, visit: &mut dyn FnMut(&mut TensorProto)) {
+    sparse.values.iter_mut().chain(&mut sparse.indices).for_each(visit);
 }
 
 /// Replaces each ZipMap, scikit-learn's list of dictionaries, by its tensor of probabilities.

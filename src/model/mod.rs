@@ -48,13 +48,13 @@ impl Model {
         let mut proto = ModelProto::decode(source.bytes.clone()).map_err(|cause| {
             error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
         })?;
-        let Some(graph) = proto.graph.as_mut().filter(|graph| !graph.output.is_empty()) else {
+        if proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
-        };
-        let weights = weights::split_off(uri, graph, &source)?;
-        let zip_maps = graph::replace_zip_maps(graph);
-        let (sha256, size) = (source.sha256, source.size);
-        drop(source.bytes);
+        }
+        let (sha256, size) = source.hash(uri, &mut proto)?;
+        let weights = weights::split_off(uri, &mut proto, &source)?;
+        let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
+        drop(source);
         // Decoded anew, the small tensors no longer hold on to the buffer of the whole file.
         let proto = ModelProto::decode(proto.encode_to_vec().as_slice())
             .map_err(|cause| error!(InvalidModel, "'{uri}' can't be rewritten").with_source(cause))?;

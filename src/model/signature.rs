@@ -87,8 +87,46 @@ impl Signature {
         if let Some(scalar) = inputs.iter().find(|input| input.shape.is_empty()) {
             bail!(InvalidModel, "'{uri}': input '{}' has no dimension for the rows", scalar.name);
         }
+        for input in &inputs {
+            let mut fixed = input.shape.iter().map(|dim| dim.size().unwrap_or(1));
+            let elements = fixed.try_fold(1usize, |n, size| n.checked_mul(size));
+            if elements.is_none_or(|elements| elements > LARGEST_TENSOR) {
+                bail!(
+                    InvalidModel,
+                    "'{uri}': input {input} is too large: at most {LARGEST_TENSOR} elements are supported"
+                );
+            }
+        }
+        let mut batches = inputs.iter().filter_map(|input| input.shape.first().and_then(Dimension::size));
+        if let Some(first) = batches.next()
+            && let Some(other) = batches.find(|size| *size != first)
+        {
+            bail!(InvalidModel, "'{uri}': its inputs have a fixed number of rows, some {first}, some {other}");
+        }
+        for (i, output) in outputs.iter().enumerate() {
+            if outputs[..i].iter().any(|before| before.name == output.name) {
+                bail!(InvalidModel, "'{uri}': two outputs have the name '{}'", output.name);
+            }
+        }
         Ok(Self { inputs, outputs })
     }
+}
+
+/// Elements of an input whose sizes are all fixed: 1 GiB of float32.
+const LARGEST_TENSOR: usize = 1 << 28;
+
+/// The name of an element type that has no Arrow counterpart.
+fn foreign_element(number: i32) -> String {
+    let name = match number {
+        14 => "complex64",
+        15 => "complex128",
+        17..=20 | 24 => "float8",
+        21 => "uint4",
+        22 => "int4",
+        23 => "float4",
+        _ => return format!("number {number}"),
+    };
+    name.to_owned()
 }
 
 fn spec(uri: &str, role: &str, info: &ValueInfoProto) -> Result<TensorSpec> {
@@ -107,7 +145,8 @@ fn spec(uri: &str, role: &str, info: &ValueInfoProto) -> Result<TensorSpec> {
         _ => bail!(InvalidModel, "'{uri}': {role} '{name}' has no type"),
     };
     let element = ElementType::from_onnx(tensor.elem_type).ok_or_else(|| {
-        error!(InvalidModel, "'{uri}': {role} '{name}' has element type {}, which has no Arrow type", tensor.elem_type)
+        let element = foreign_element(tensor.elem_type);
+        error!(InvalidModel, "'{uri}': {role} '{name}' has element type {element}, which has no Arrow type")
     })?;
     let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
     let shape = dims.map(|dim| match &dim.value {

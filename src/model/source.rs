@@ -1,5 +1,6 @@
 //! Reads a model's bytes, and the external weights beside them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -7,17 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::proto::{DataLocation, GraphProto, ModelProto, TensorProto};
+use super::proto::{DataLocation, ModelProto, TensorProto};
 use crate::error::{Result, bail, error};
-use prost::Message;
 
 /// A model's file, and what its external weights need to be read.
 pub(super) struct ModelSource {
     pub bytes: Bytes,
-    /// Over the file and its external weights.
-    pub sha256: String,
-    /// Bytes of the file and its external weights.
-    pub size: u64,
     folder: PathBuf,
 }
 
@@ -40,22 +36,21 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
     }
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    let mut source = ModelSource { size: bytes.len() as u64, sha256: String::new(), bytes, folder };
-    source.hash(uri)?;
-    Ok(source)
+    Ok(ModelSource { bytes, folder })
 }
 
 impl ModelSource {
-    /// The hash covers each external file as a whole, after its name, in the order of the names.
-    fn hash(&mut self, uri: &str) -> Result<()> {
+    /// SHA-256 and size of the file and of the external files that `proto` names, each as a whole after its name, in the
+    /// order of the names.
+    pub(super) fn hash(&self, uri: &str, proto: &mut ModelProto) -> Result<(String, u64)> {
         let mut hash = Sha256::new();
         hash.update(&self.bytes);
-        let mut locations = match ModelProto::decode(self.bytes.clone()) {
-            Ok(ModelProto { graph: Some(graph), .. }) => external_locations(&graph),
-            _ => vec![], // reported by the caller, which decodes as well
-        };
-        locations.sort();
-        locations.dedup();
+        let mut size = self.bytes.len() as u64;
+        let mut locations = BTreeSet::new();
+        super::graph::visit_tensors(proto, &mut |tensor| {
+            let external = tensor.external_data.iter().filter(|_| is_external(tensor));
+            locations.extend(external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()));
+        });
         for location in &locations {
             hash.update(location.as_bytes());
             let path = self.path_inside(uri, location)?;
@@ -63,10 +58,9 @@ impl ModelSource {
                 error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
             };
             let mut file = fs::File::open(path).map_err(unreadable)?;
-            self.size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
+            size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
         }
-        self.sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(())
+        Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
     }
 
     /// The bytes of a tensor that stands in another file of the model's folder.
@@ -89,6 +83,13 @@ impl ModelSource {
         let length = length.unwrap_or(size.saturating_sub(offset));
         if offset.checked_add(length).is_none_or(|end| end > size) {
             bail!(InvalidModel, "'{uri}': weight '{name}' lies beyond the end of '{location}' ({size} bytes)");
+        }
+        if let Some(expected) = super::weights::expected_size(tensor).filter(|expected| *expected as u64 != length) {
+            bail!(
+                InvalidModel,
+                "'{uri}': weight '{name}' of shape {:?} has {length} bytes, expected {expected}",
+                tensor.dims
+            );
         }
         file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
@@ -127,18 +128,4 @@ impl io::Write for HashWriter<'_> {
 
 pub(super) fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::External as i32)
-}
-
-/// Where the graph's tensors, those of its nodes and subgraphs too, have external data.
-fn external_locations(graph: &GraphProto) -> Vec<String> {
-    let mut locations = vec![];
-    let mut visit = |tensor: &TensorProto| {
-        if is_external(tensor) {
-            locations.extend(
-                tensor.external_data.iter().filter(|entry| entry.key == "location").map(|entry| entry.value.clone()),
-            );
-        }
-    };
-    super::graph::visit_tensors(graph, &mut visit);
-    locations
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use half::f16;
 
-use super::proto::{DataLocation, GraphProto, StringStringEntryProto, TensorProto};
+use super::proto::{DataLocation, ModelProto, StringStringEntryProto, TensorProto};
 use super::source::{ModelSource, is_external};
 use crate::error::{Result, bail};
 use crate::tensor::ElementType;
@@ -45,6 +45,19 @@ impl WeightData {
         }
     }
 
+    /// The number of elements.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Float32(data) => data.len(),
+            Self::Float64(data) => data.len(),
+            Self::Float16(data) => data.len(),
+            Self::Int8(data) => data.len(),
+            Self::UInt8(data) => data.len(),
+            Self::Int32(data) => data.len(),
+            Self::Int64(data) => data.len(),
+        }
+    }
+
     fn from_le_bytes(element: ElementType, bytes: &[u8]) -> Option<Self> {
         macro_rules! elements {
             ($type:ty) => {
@@ -67,39 +80,56 @@ impl WeightData {
     }
 }
 
-/// Takes the large and the external initializers out of `graph`, which keeps their names, types and shapes.
+/// Takes the large and the external initializers out of the graph, which keeps their names, types and shapes.
 ///
-/// External data anywhere else (in a node's attribute, or of a type that has no place here) moves into the graph.
-pub(super) fn split_off(uri: &str, graph: &mut GraphProto, source: &ModelSource) -> Result<Vec<Weight>> {
+/// External data anywhere else (in a node's attribute, or of a type that has no place here) moves into the file.
+pub(super) fn split_off(uri: &str, proto: &mut ModelProto, source: &ModelSource) -> Result<Vec<Weight>> {
+    proto.training_info.clear(); // nothing trains here
     let mut weights = vec![];
-    for tensor in &mut graph.initializer {
+    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         let external = is_external(tensor);
         let bytes = match &tensor.raw_data {
             _ if external => source.external(uri, tensor)?,
             Some(raw) if raw.len() >= LARGE => raw.clone(),
+            None if size_of_val(tensor.float_data.as_slice()) >= LARGE => {
+                tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
             _ => continue,
         };
-        check_size(uri, tensor, &bytes)?;
+        if let Some(expected) = expected_size(tensor).filter(|expected| *expected != bytes.len()) {
+            bail!(
+                InvalidModel,
+                "'{uri}': weight '{}' of shape {:?} has {} bytes, expected {expected}",
+                tensor.name,
+                tensor.dims,
+                bytes.len()
+            );
+        }
         let element = ElementType::from_onnx(tensor.data_type);
         match element.and_then(|element| WeightData::from_le_bytes(element, &bytes)) {
             Some(data) if bytes.len() >= LARGE => {
                 weights.push(Weight { name: tensor.name.clone(), shape: tensor.dims.clone(), data });
                 tensor.raw_data = None;
+                tensor.float_data.clear();
                 tensor.data_location = Some(DataLocation::External as i32);
-                let location = StringStringEntryProto { key: "location".into(), value: "held in memory".into() };
+                let location = StringStringEntryProto { key: "location".into(), value: IN_MEMORY.into() };
                 tensor.external_data = vec![location];
             }
             _ => embed(tensor, bytes),
         }
     }
     let mut result = Ok(());
-    super::graph::visit_node_tensors_mut(graph, &mut |tensor| {
-        if result.is_ok() && is_external(tensor) {
+    super::graph::visit_tensors(proto, &mut |tensor| {
+        let ours = tensor.external_data.first().is_some_and(|entry| entry.value == IN_MEMORY);
+        if result.is_ok() && is_external(tensor) && !ours {
             result = source.external(uri, tensor).map(|bytes| embed(tensor, bytes));
         }
     });
     result.map(|()| weights)
 }
+
+/// Stands for the file of a weight that was taken out; no file has this name.
+const IN_MEMORY: &str = "datafusion-predict/held in memory";
 
 fn embed(tensor: &mut TensorProto, bytes: Bytes) {
     tensor.raw_data = Some(bytes);
@@ -107,19 +137,8 @@ fn embed(tensor: &mut TensorProto, bytes: Bytes) {
     tensor.data_location = None;
 }
 
-fn check_size(uri: &str, tensor: &TensorProto, bytes: &[u8]) -> Result<()> {
-    let Some(size) = ElementType::from_onnx(tensor.data_type).and_then(ElementType::size) else {
-        return Ok(()); // a type without an Arrow counterpart: the engine checks it
-    };
-    let elements = tensor.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?));
-    match elements.and_then(|n| n.checked_mul(size)) {
-        Some(expected) if expected == bytes.len() => Ok(()),
-        _ => bail!(
-            InvalidModel,
-            "'{uri}': weight '{}' of shape {:?} has {} bytes",
-            tensor.name,
-            tensor.dims,
-            bytes.len()
-        ),
-    }
+/// Bytes of the tensor's elements by its type and shape, where both are known here.
+pub(super) fn expected_size(tensor: &TensorProto) -> Option<usize> {
+    let size = ElementType::from_onnx(tensor.data_type)?.size()?;
+    tensor.dims.iter().try_fold(size, |bytes, &dim| bytes.checked_mul(usize::try_from(dim).ok()?))
 }

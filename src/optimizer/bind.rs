@@ -12,6 +12,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion_predict_udfs::{PredictFunction, bind_call};
 
+use super::extract::keep_name;
+
 /// Replaces `predict('churn', t.*)` by a call of `churn/3` with its features in order.
 ///
 /// From here on the statement holds on to that version, though the name may move on.
@@ -70,14 +72,14 @@ fn bind_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     let planned = plan.schema().clone();
     let bound = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
+        let original = expr.clone();
         let bound = expr.transform_up(|expr| match unbound(&expr) {
             Some((function, call)) => {
                 bind_call(function, call.args.clone(), input.as_deref(), &schema).map(Transformed::yes)
             }
             None => Ok(Transformed::no(expr)),
         })?;
-        Ok(bound.update_data(|expr| name.restore(expr)))
+        Ok(bound.update_data(|expr| keep_name(&original, expr, &names)))
     })?;
     let plan = bound.data.recompute_schema()?;
     for (before, now) in planned.fields().iter().zip(plan.schema().fields()) {

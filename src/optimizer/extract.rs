@@ -1,12 +1,15 @@
 //! Lifts calls of models out of expressions into nodes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Case, Expr, Filter, Join, LogicalPlan, Projection, Sort, SubqueryAlias};
+use datafusion::logical_expr::{
+    Case, Expr, Filter, GroupingSet, Join, LogicalPlan, Projection, Sort, SubqueryAlias, lit,
+};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion_predict_udfs::ModelFunction;
 
@@ -42,14 +45,20 @@ impl OptimizerRule for ExtractPredict {
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut calls = false;
+        let mut taken = HashSet::new();
         plan.apply_with_subqueries(|plan| {
             calls = calls || has_expr(plan, is_call)?;
-            Ok(if calls { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            if let LogicalPlan::Extension(extension) = plan
+                && let Some(predict) = extension.node.as_any().downcast_ref::<Predict>()
+            {
+                taken.insert(predict.output().to_owned());
+            }
+            Ok(TreeNodeRecursion::Continue)
         })?;
         if !calls || !PredictConfig::of(&config.options()).extract {
             return Ok(Transformed::no(plan));
         }
-        let mut extraction = Extraction { config, changed: false };
+        let mut extraction = Extraction { config, changed: false, taken };
         let schema = plan.schema().clone();
         let lifted = extraction.lift(plan.clone())?;
         if !extraction.changed {
@@ -79,8 +88,18 @@ struct Lifted {
 struct Prediction {
     /// The call, over the plan's columns.
     call: Expr,
-    condition: Option<Expr>,
+    /// The rows that were scored: those for which any of these is 1; all if there is none.
+    conditions: Vec<Expr>,
     column: Column,
+}
+
+impl Prediction {
+    /// Whether it holds what `call` gives for the rows for which `condition` is 1.
+    fn serves(&self, call: &Expr, condition: Option<&Expr>) -> bool {
+        let covered =
+            self.conditions.is_empty() || condition.is_some_and(|condition| self.conditions.contains(condition));
+        covered && self.call == *call
+    }
 }
 
 impl Lifted {
@@ -101,6 +120,8 @@ impl Lifted {
 struct Extraction<'a> {
     config: &'a dyn OptimizerConfig,
     changed: bool,
+    /// Names of predictions that the plan has.
+    taken: HashSet<String>,
 }
 
 impl Extraction<'_> {
@@ -214,10 +235,9 @@ impl Extraction<'_> {
         let keeps_columns = matches!(plan, LogicalPlan::Window(_));
         let names = NamePreserver::new(&plan);
         let input = self.lift(plan.inputs()[0].clone())?;
-        let exprs = plan.expressions();
-        let saved: Vec<_> = exprs.iter().map(|expr| names.save(expr)).collect();
-        let (exprs, input) = self.replace(exprs, input)?;
-        let exprs = exprs.into_iter().zip(saved).map(|(expr, name)| name.restore(expr)).collect();
+        let originals = plan.expressions();
+        let (exprs, input) = self.replace(originals.clone(), input)?;
+        let exprs = originals.iter().zip(exprs).map(|(original, expr)| keep_name(original, expr, &names)).collect();
         let plan = plan.with_new_exprs(exprs, vec![input.plan])?;
         let predictions = if keeps_columns { input.predictions } else { vec![] };
         Ok(Lifted { plan, predictions })
@@ -277,6 +297,15 @@ impl Extraction<'_> {
 
     /// `exprs` over `input` with columns in place of calls, and `input` with the nodes that give these columns.
     fn replace(&mut self, exprs: Vec<Expr>, mut input: Lifted) -> Result<(Vec<Expr>, Lifted)> {
+        if exprs
+            .iter()
+            .any(|expr| has_call(expr) && expr.exists(|expr| Ok(matches!(expr, Expr::Case(_)))).unwrap_or(false))
+        {
+            for expr in &exprs {
+                self.lift_unconditional(expr, &mut input)?;
+            }
+            self.lift_shared(&exprs, &mut input)?;
+        }
         let exprs = exprs
             .into_iter()
             .map(|expr| match has_call(&expr) {
@@ -306,44 +335,177 @@ impl Extraction<'_> {
     /// Each branch is evaluated for the rows that no branch before has taken.
     fn replace_in_case(&mut self, case: Case, condition: Option<&Expr>, input: &mut Lifted) -> Result<Expr> {
         let base = case.expr.map(|base| self.replace_in(*base, condition, input)).transpose()?;
-        let mut rest: Vec<Expr> = condition.into_iter().cloned().collect();
+        let mut before = vec![];
         let mut branches = vec![];
         for (when, then) in case.when_then_expr {
-            let reached = conjunction(rest.clone());
-            let when = self.replace_in(*when, reached.as_ref(), input)?;
+            let when = self.replace_in(*when, reached(condition, &before, None).as_ref(), input)?;
             let taken = match &base {
                 Some(base) => base.clone().eq(when.clone()),
                 None => when.clone(),
             };
-            let here = conjunction(rest.iter().cloned().chain([Expr::IsTrue(Box::new(taken.clone()))]));
-            let then = self.replace_in(*then, here.as_ref(), input)?;
+            let then = self.replace_in(*then, reached(condition, &before, Some(&taken)).as_ref(), input)?;
             branches.push((Box::new(when), Box::new(then)));
-            rest.push(Expr::IsNotTrue(Box::new(taken)));
+            before.push(taken);
         }
-        let reached = conjunction(rest);
-        let otherwise = case.else_expr.map(|expr| self.replace_in(*expr, reached.as_ref(), input)).transpose()?;
+        let rest = reached(condition, &before, None);
+        let otherwise = case.else_expr.map(|expr| self.replace_in(*expr, rest.as_ref(), input)).transpose()?;
         Ok(Expr::Case(Case::new(base.map(Box::new), branches, otherwise.map(Box::new))))
     }
 
+    /// Lifts the calls that `expr` evaluates for every row, so that calls in branches find them.
+    fn lift_unconditional(&mut self, expr: &Expr, input: &mut Lifted) -> Result<()> {
+        match expr {
+            Expr::Case(case) => {
+                let first = case.when_then_expr.first().map(|(when, _)| when);
+                for always in case.expr.iter().chain(first) {
+                    self.lift_unconditional(always, input)?;
+                }
+                Ok(())
+            }
+            Expr::Lambda(_) => Ok(()),
+            call if is_call(call) => self.replace_in(call.clone(), None, input).map(drop),
+            other => other
+                .apply_children(|child| {
+                    self.lift_unconditional(child, input)?;
+                    Ok(TreeNodeRecursion::Continue)
+                })
+                .map(drop),
+        }
+    }
+
+    /// Lifts the calls that several branches evaluate, each once, for the rows of all these branches.
+    fn lift_shared(&mut self, exprs: &[Expr], input: &mut Lifted) -> Result<()> {
+        let mut calls: Vec<(Expr, Vec<Expr>)> = vec![];
+        for expr in exprs {
+            collect_conditional(expr, None, &mut calls);
+        }
+        for (call, conditions) in calls.into_iter().filter(|(_, conditions)| conditions.len() > 1) {
+            if !can_lift(&call, input) || conditions.iter().any(|condition| condition.is_volatile()) {
+                continue;
+            }
+            let known = input.predictions.iter().any(|prediction| prediction.serves(&call, conditions.first()));
+            if !known {
+                self.lift_for(call, conditions, input)?;
+            }
+        }
+        Ok(())
+    }
+
     fn lift_call(&mut self, call: Expr, condition: Option<&Expr>, input: &mut Lifted) -> Result<Expr> {
-        self.changed = true;
-        let equal = |prediction: &&Prediction| {
-            prediction.call == call && (prediction.condition.is_none() || prediction.condition.as_ref() == condition)
-        };
-        if let Some(found) = input.predictions.iter().find(equal) {
+        if let Some(found) = input.predictions.iter().find(|prediction| prediction.serves(&call, condition)) {
+            self.changed = true;
             return Ok(Expr::Column(found.column.clone()));
         }
+        self.lift_for(call, condition.into_iter().cloned().collect(), input)
+    }
+
+    /// Puts a node for `call` on top of `input`, for the rows for which any of `conditions` is 1, or for all.
+    fn lift_for(&mut self, call: Expr, conditions: Vec<Expr>, input: &mut Lifted) -> Result<Expr> {
         let Expr::ScalarFunction(function) = &call else {
             return Ok(call);
         };
-        let output = self.config.alias_generator().next("__predict");
+        self.changed = true;
+        let output = loop {
+            let name = self.config.alias_generator().next("__predict");
+            // A plan that was optimized before has such names already.
+            if self.taken.insert(name.clone()) {
+                break name;
+            }
+        };
+        let condition = match conditions.as_slice() {
+            [] => None,
+            [only] => Some(only.clone()),
+            several => {
+                Some(chain(several.iter().map(|condition| (condition.clone().eq(lit(1i8)), lit(1i8))), lit(0i8)))
+            }
+        };
         let below = std::mem::take(&mut input.plan);
-        let arguments = function.args.clone();
-        let node = Predict::try_new(below, function.func.clone(), arguments, condition.cloned(), output.clone())?;
+        let node = Predict::try_new(below, function.func.clone(), function.args.clone(), condition, output.clone())?;
         input.plan = node.into_plan();
         let column = Column::new_unqualified(output);
-        input.predictions.push(Prediction { call, condition: condition.cloned(), column: column.clone() });
+        input.predictions.push(Prediction { call, conditions, column: column.clone() });
         Ok(Expr::Column(column))
+    }
+}
+
+/// `CASE WHEN … THEN … … ELSE otherwise END`
+fn chain(branches: impl Iterator<Item = (Expr, Expr)>, otherwise: Expr) -> Expr {
+    let branches = branches.map(|(when, then)| (Box::new(when), Box::new(then))).collect();
+    Expr::Case(Case::new(None, branches, Some(Box::new(otherwise))))
+}
+
+/// 1 for the rows that reach a branch: `outer` is 1, none of `before` is true, and `taken` is (if given). As lazy as
+/// CASE itself, since it is one.
+fn reached(outer: Option<&Expr>, before: &[Expr], taken: Option<&Expr>) -> Option<Expr> {
+    let passed = before.iter().map(|before| (before.clone(), lit(0i8)));
+    let inner = match taken {
+        Some(taken) => chain(passed.chain([(taken.clone(), lit(1i8))]), lit(0i8)),
+        None if before.is_empty() => return outer.cloned(),
+        None => chain(passed, lit(1i8)),
+    };
+    Some(match outer {
+        Some(outer) => chain([(outer.clone().eq(lit(1i8)), inner)].into_iter(), lit(0i8)),
+        None => inner,
+    })
+}
+
+/// The calls in branches of CASE whose arguments and conditions hold no other call, with the conditions under which
+/// they are evaluated.
+fn collect_conditional(expr: &Expr, condition: Option<&Expr>, calls: &mut Vec<(Expr, Vec<Expr>)>) {
+    match expr {
+        Expr::Case(case) if !case.when_then_expr.iter().any(|(when, _)| has_call(when)) => {
+            let mut before = vec![];
+            for (when, then) in &case.when_then_expr {
+                let taken = match &case.expr {
+                    Some(base) => base.as_ref().clone().eq(when.as_ref().clone()),
+                    None => when.as_ref().clone(),
+                };
+                collect_conditional(then, reached(condition, &before, Some(&taken)).as_ref(), calls);
+                before.push(taken);
+            }
+            if let Some(otherwise) = &case.else_expr {
+                collect_conditional(otherwise, reached(condition, &before, None).as_ref(), calls);
+            }
+        }
+        Expr::Case(_) | Expr::Lambda(_) => {}
+        call if is_call(call) => {
+            let (Some(condition), Expr::ScalarFunction(function)) = (condition, call) else { return };
+            if function.args.iter().any(has_call) {
+                return;
+            }
+            match calls.iter_mut().find(|(known, _)| known == call) {
+                Some((_, conditions)) if conditions.contains(condition) => {}
+                Some((_, conditions)) => conditions.push(condition.clone()),
+                None => calls.push((call.clone(), vec![condition.clone()])),
+            }
+        }
+        other => {
+            // The closure never fails.
+            let _ = other.apply_children(|child| {
+                collect_conditional(child, condition, calls);
+                Ok(TreeNodeRecursion::Continue)
+            });
+        }
+    }
+}
+
+/// `rewritten` under the name that `original` had; in grouping sets, each of their expressions.
+pub(super) fn keep_name(original: &Expr, rewritten: Expr, names: &NamePreserver) -> Expr {
+    let keep_all = |originals: &[Expr], rewritten: Vec<Expr>| -> Vec<Expr> {
+        originals.iter().zip(rewritten).map(|(original, rewritten)| keep_name(original, rewritten, names)).collect()
+    };
+    match (original, rewritten) {
+        (Expr::GroupingSet(GroupingSet::Rollup(from)), Expr::GroupingSet(GroupingSet::Rollup(to))) => {
+            Expr::GroupingSet(GroupingSet::Rollup(keep_all(from, to)))
+        }
+        (Expr::GroupingSet(GroupingSet::Cube(from)), Expr::GroupingSet(GroupingSet::Cube(to))) => {
+            Expr::GroupingSet(GroupingSet::Cube(keep_all(from, to)))
+        }
+        (Expr::GroupingSet(GroupingSet::GroupingSets(from)), Expr::GroupingSet(GroupingSet::GroupingSets(to))) => {
+            let sets = from.iter().zip(to).map(|(from, to)| keep_all(from, to)).collect();
+            Expr::GroupingSet(GroupingSet::GroupingSets(sets))
+        }
+        (original, rewritten) => names.save(original).restore(rewritten),
     }
 }
 
@@ -363,13 +525,14 @@ fn can_lift(call: &Expr, input: &Lifted) -> bool {
         ))
     });
     let at_hand = call.column_refs().into_iter().all(|column| input.plan.schema().has_column(column));
-    at_hand && matches!(foreign, Ok(false))
+    // A volatile argument has another value at each call, which no other call may share.
+    at_hand && matches!(foreign, Ok(false)) && !call.is_volatile()
 }
 
 /// The prediction with other names for the columns of its call; `None` if one has no other name.
 fn renamed(prediction: &Prediction, rename: impl Fn(&Column) -> Option<Column>) -> Option<Prediction> {
     let missing = |expr: &Expr| expr.column_refs().into_iter().any(|column| rename(column).is_none());
-    if missing(&prediction.call) || prediction.condition.as_ref().is_some_and(missing) {
+    if missing(&prediction.call) || prediction.conditions.iter().any(missing) {
         return None;
     }
     let replace = |expr: &Expr| {
@@ -381,9 +544,6 @@ fn renamed(prediction: &Prediction, rename: impl Fn(&Column) -> Option<Column>) 
         });
         replaced.map(|expr| expr.data).ok()
     };
-    let condition = match &prediction.condition {
-        Some(condition) => Some(replace(condition)?),
-        None => None,
-    };
-    Some(Prediction { call: replace(&prediction.call)?, condition, column: prediction.column.clone() })
+    let conditions = prediction.conditions.iter().map(&replace).collect::<Option<Vec<_>>>()?;
+    Some(Prediction { call: replace(&prediction.call)?, conditions, column: prediction.column.clone() })
 }

@@ -43,7 +43,7 @@ pub struct PredictExec {
 impl PredictExec {
     /// Scores `input` with `function`, whose model must be a [`Predictor`], on the values of `features`.
     ///
-    /// Rows for which `condition` is not true are not scored, and have NULL. `output` names the new column.
+    /// Rows for which `condition`, an Int8, is not 1 are not scored, and have NULL. `output` names the new column.
     ///
     /// # Errors
     /// A function of another kind of model.

@@ -42,8 +42,8 @@ impl ExtensionPlanner for PredictExtensionPlanner {
         let function = node.function().inner().downcast_ref::<ModelFunction>();
         let function = function.ok_or_else(|| exec_datafusion_err!("a Predict node calls a function of a model"))?;
         let physical_expr = |expr| planner.create_physical_expr(expr, logical.schema(), session, planning_ctx);
-        let features = node.arguments()[function.first_feature()..].iter();
-        let features = features.map(physical_expr).collect::<Result<Vec<Arc<dyn PhysicalExpr>>>>()?;
+        let features = function.features(node.arguments());
+        let features = features.iter().map(physical_expr).collect::<Result<Vec<Arc<dyn PhysicalExpr>>>>()?;
         let condition = node.condition().map(physical_expr).transpose()?;
         let mut exec = PredictExec::try_new(physical.clone(), function.clone(), features, condition, node.output())?;
         let batch_size = PredictConfig::of(session.config_options()).batch_size;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::engine::Device;
 use crate::model::Model;
 
 /// A run that takes longer holds up a cancelled query, and the other partitions.
@@ -17,8 +16,8 @@ const UNKNOWN_LAYERS: usize = 1024;
 /// The rows for each run of `model`: as many as keep what passes between two layers within the second-level cache.
 ///
 /// On a dense network of 28-256-128-1, 1,024 rows are 3 times as fast as 65,536. Trees have no such layers.
-pub(super) fn choose(model: &Model, device: Device) -> usize {
-    if device != Device::Cpu || model.has_trees() {
+pub(super) fn choose(model: &Model, on_cpu: bool) -> usize {
+    if !on_cpu || model.has_trees() {
         return ARROW_BATCH;
     }
     let wide_operators = ["Conv", "ConvTranspose", "Attention", "LSTM", "GRU"];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 
 use super::{Predictor, batch_size, observe};
-use crate::engine::{CoreBudget, Engine, LoadRequest};
+use crate::engine::{CoreBudget, Device, Engine, LoadRequest};
 use crate::error::{Result, bail, error};
 use crate::model::{Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
 use crate::tensor::{InputEncoder, OutputColumn, struct_fields};
@@ -64,7 +64,8 @@ impl Predictor {
             true => NullPolicy::Nan,
             false => NullPolicy::Null,
         });
-        let batch_size = options.batch_size.unwrap_or_else(|| batch_size::choose(&model, device));
+        let on_cpu = executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
+        let batch_size = options.batch_size.unwrap_or_else(|| batch_size::choose(&model, on_cpu));
         Ok(Arc::new(Self {
             encoder: InputEncoder::new(inputs.clone()),
             signature: Signature { inputs, outputs },
@@ -78,6 +79,7 @@ impl Predictor {
             executable,
             fixed_batch,
             probed,
+            known_good: Arc::default(),
             columns,
             return_type,
             null_policy,

@@ -9,7 +9,7 @@ mod load;
 mod observe;
 mod score;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
@@ -19,7 +19,7 @@ use datafusion_predict_udfs::{OnFailure, ScoringModel};
 use crate::engine::{CoreBudget, Executable, RunContext};
 use crate::error::{Result, bail, error};
 use crate::model::{Model, ModelOptions, NullPolicy, Signature};
-use crate::tensor::{ArgumentError, InputEncoder, OutputColumn};
+use crate::tensor::{ArgumentError, InputEncoder, OutputColumn, Tensor};
 
 pub(crate) use batch_size::BatchSize;
 pub(crate) use load::PredictorSource;
@@ -43,6 +43,8 @@ pub struct Predictor {
     fixed_batch: Option<usize>,
     /// Whether the model ran on made-up rows when it was loaded.
     probed: bool,
+    /// If it did not: the inputs of the first run that succeeded.
+    known_good: Arc<OnceLock<Vec<Tensor>>>,
     columns: Vec<OutputColumn>,
     return_type: DataType,
     null_policy: NullPolicy,

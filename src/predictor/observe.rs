@@ -1,18 +1,29 @@
 //! Learns the shapes of a model's outputs by running it: declared shapes lie.
 
 use crate::engine::{Executable, RunContext};
-use crate::error::{ErrorKind, Result, bail};
+use crate::error::{ErrorKind, Result, bail, error};
 use crate::model::{Dimension, TensorSpec};
 use crate::tensor::Tensor;
 
 /// Made-up inputs: zeros, with `rows` rows and `dynamic` for every other size that is not fixed.
-pub(super) fn made_up(inputs: &[TensorSpec], rows: usize, dynamic: usize) -> Vec<Tensor> {
+///
+/// # Errors
+/// A tensor that would be too large to be made up.
+pub(super) fn made_up(inputs: &[TensorSpec], rows: usize, dynamic: usize) -> Result<Vec<Tensor>> {
     let tensors = inputs.iter().map(|input| {
         let row = input.row_shape().iter().map(|dim| dim.size().unwrap_or(dynamic));
-        Tensor::zeros(input.element, std::iter::once(rows).chain(row).collect())
+        let shape: Vec<usize> = std::iter::once(rows).chain(row).collect();
+        let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        match elements {
+            Some(elements) if elements <= LARGEST => Ok(Tensor::zeros(input.element, shape)),
+            _ => Err(error!(EngineFailed, "input {input} is too large to be tried with made-up values")),
+        }
     });
     tensors.collect()
 }
+
+/// Elements of a made-up tensor, at most.
+const LARGEST: usize = 1 << 26;
 
 /// The outputs as two runs show them, with 2 and with 3 rows; `None` if the model does not run on made-up rows, which
 /// an unknown category among zeros may cause.
@@ -26,7 +37,7 @@ pub(super) fn observe(
     fixed_batch: Option<usize>,
     declared: &[TensorSpec],
 ) -> Result<Option<Vec<TensorSpec>>> {
-    let run = |rows, dynamic| executable.run(&made_up(inputs, rows, dynamic), &RunContext::default());
+    let run = |rows, dynamic| executable.run(&made_up(inputs, rows, dynamic)?, &RunContext::default());
     let (few, many) = fixed_batch.map_or((2, 3), |rows| (rows, rows));
     let mut reason = None;
     // Sizes that differ between the runs show which dimensions are dynamic; a model may insist on 1.
@@ -76,6 +87,9 @@ fn shape(
             Some(found) => bail!(InvalidOutput, "model '{label}': output '{name}' has {found} rows, expected {rows}"),
             None => bail!(InvalidOutput, "model '{label}': output '{name}' is one value, expected one for each row"),
         }
+    }
+    if a.shape.contains(&0) {
+        bail!(InvalidOutput, "model '{label}': output '{name}' has no values: its shape is {:?}", a.shape);
     }
     if a.shape.len() != b.shape.len() {
         bail!(InvalidOutput, "model '{label}': output '{name}' has {} or {} dimensions", a.shape.len(), b.shape.len());

@@ -11,7 +11,7 @@ use super::{BatchSize, Predictor};
 use crate::engine::RunContext;
 use crate::error::{Error, ErrorKind, Result, bail, error};
 use crate::model::NullPolicy;
-use crate::tensor::{self, Tensor, row_nulls, rows_without_nulls, scatter};
+use crate::tensor::{self, Tensor, list_nulls, row_nulls, rows_without_nulls, scatter};
 
 /// What scoring some rows took.
 #[derive(Debug, Default, Clone)]
@@ -57,10 +57,13 @@ impl Predictor {
             if context.cancel.is_cancelled() {
                 bail!(Cancelled, "model '{}': the query was cancelled", self.label);
             }
-            let count = batch_size.rows().min(rows - start);
+            // A fixed batch is filled up, so less than that would be waste.
+            let count = batch_size.rows().next_multiple_of(self.fixed_batch.unwrap_or(1)).min(rows - start);
             let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
             let mut clock = Instant::now();
-            let cores = self.cores.take(context.threads);
+            let Some(cores) = self.cores.take(context.threads, &context.cancel) else {
+                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
+            };
             lap(&mut clock, &mut stats.wait);
             scores.push(match on_failure {
                 OnFailure::Error => self.score_rows(&slice, count, context, stats)?,
@@ -94,12 +97,8 @@ impl Predictor {
             return Err(error);
         }
         let scores = self.bisect(arguments, rows, context, stats)?;
-        // An engine that broke meanwhile, or one that can't be probed and scored nothing, is no row's fault.
-        let broken = match self.probed {
-            true => !self.is_healthy(context),
-            false => matches!(error.kind(), ErrorKind::EngineFailed) && scores.null_count() == rows,
-        };
-        if broken { Err(error) } else { Ok(scores) }
+        // An engine that broke meanwhile is no row's fault.
+        if self.is_healthy(context) { Ok(scores) } else { Err(error) }
     }
 
     fn bisect(
@@ -127,11 +126,17 @@ impl Predictor {
         self.in_arrow(concat(&[left?.as_ref(), right?.as_ref()]))
     }
 
-    /// Whether the model still runs on the made-up rows on which it ran when it was loaded.
+    /// Whether the model still runs on inputs on which it ran before: the made-up ones, or else the first that it was
+    /// given. Before any run has succeeded, nothing speaks against the engine.
     fn is_healthy(&self, context: &RunContext) -> bool {
+        let run = |inputs: &[Tensor]| self.executable.run(inputs, context).is_ok();
         let rows = self.fixed_batch.unwrap_or(2);
-        let run = |dynamic| self.executable.run(&made_up(&self.signature.inputs, rows, dynamic), context);
-        !self.probed || run(5).is_ok() || run(1).is_ok()
+        let made_up = |dynamic| made_up(&self.signature.inputs, rows, dynamic).is_ok_and(|inputs| run(&inputs));
+        match (self.probed, self.known_good.get()) {
+            (true, _) => made_up(5) || made_up(1),
+            (false, Some(inputs)) => run(inputs),
+            (false, None) => true,
+        }
     }
 
     /// One batch, after the NULL policy.
@@ -143,10 +148,11 @@ impl Predictor {
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
         let kept = rows_without_nulls(arguments, |argument, column| match self.null_policy {
-            // A float may be NaN, in a list too; the list itself may not.
-            NullPolicy::Nan if self.encoder.has_nan(argument) => {
-                column.logical_nulls().filter(|_| column.data_type().is_list())
-            }
+            // A float may be NaN, in a list too; a list may not.
+            NullPolicy::Nan if self.encoder.has_nan(argument) => match self.encoder.takes_list(argument, arguments) {
+                true => list_nulls(column),
+                false => None,
+            },
             _ => row_nulls(column),
         });
         let Some(kept) = kept else {
@@ -236,6 +242,12 @@ impl Predictor {
         lap(&mut clock, &mut stats.encode);
         let outputs = self.executable.run(&inputs, context)?;
         lap(&mut clock, &mut stats.run);
+        if !self.probed {
+            self.known_good.get_or_init(|| match self.fixed_batch {
+                Some(_) => inputs,
+                None => inputs.into_iter().map(|input| input.truncated(1)).collect(),
+            });
+        }
         let scores = self.decode(outputs, rows, wanted)?;
         lap(&mut clock, &mut stats.decode);
         stats.rows += wanted;

@@ -87,7 +87,15 @@ impl RelationPlanner for MlPredictPlanner {
         let derived = TableFactor::Derived { lateral: false, subquery: subquery.clone(), alias: None, sample: None };
         let data = context.plan(derived)?;
         let mut columns: Vec<Expr> = data.schema().columns().into_iter().map(Expr::Column).collect();
-        columns.extend(self.outputs(model)?);
+        for output in self.outputs(model)? {
+            let name = output.qualified_name().1;
+            if data.schema().has_column_with_unqualified_name(&name) {
+                return plan_err!(
+                    "{NAME}: the data has a column '{name}' already, as an output of model '{model}': rename it in the data"
+                );
+            }
+            columns.push(output);
+        }
         let plan = LogicalPlanBuilder::from(data).project(columns)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }

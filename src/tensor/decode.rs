@@ -66,7 +66,7 @@ impl OutputColumn {
     /// The column for `rows` rows, or what is wrong with the tensor.
     pub(crate) fn decode(&self, tensor: &Tensor, rows: usize) -> Result<ArrayRef, String> {
         let shape = &tensor.shape;
-        if shape.iter().product::<usize>() != tensor.data.len() {
+        if shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)) != Some(tensor.data.len()) {
             return Err(format!("has shape {shape:?}, but {} values", tensor.data.len()));
         }
         // Nothing keeps a model from giving [N,1] where it gave [N].

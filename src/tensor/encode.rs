@@ -6,7 +6,7 @@ use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray,
     StringArray, UInt64Array,
 };
-use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
@@ -99,19 +99,24 @@ impl InputEncoder {
         Ok(())
     }
 
+    /// Whether this argument, of `arguments`, is a list.
+    pub(crate) fn takes_list(&self, argument: usize, arguments: &[ArrayRef]) -> bool {
+        match self.matrix() {
+            Some(_) => is_list(arguments[argument].data_type()),
+            None => self.inputs[argument].row_elements() != Some(1),
+        }
+    }
+
     /// Groups of rows whose lists have the same lengths, if there are several such groups: a tensor's rows are equally
     /// long.
     pub(crate) fn ragged_groups(&self, arguments: &[ArrayRef], rows: usize) -> Option<Vec<UInt64Array>> {
-        let lengths: Vec<Vec<usize>> = arguments.iter().filter_map(list_lengths).collect();
-        if lengths.iter().all(|lengths| lengths.windows(2).all(|pair| pair[0] == pair[1])) {
-            return None;
-        }
         let mut groups: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
         for row in 0..rows {
-            let key = lengths.iter().map(|lengths| lengths[row]).collect();
-            groups.entry(key).or_default().push(row as u64);
+            let mut lengths = vec![];
+            arguments.iter().for_each(|argument| push_lengths(argument, row, &mut lengths));
+            groups.entry(lengths).or_default().push(row as u64);
         }
-        Some(groups.into_values().map(UInt64Array::from).collect())
+        (groups.len() > 1).then(|| groups.into_values().map(UInt64Array::from).collect())
     }
 
     /// The inputs for `rows` rows. NULL among floats becomes NaN; elsewhere the caller has left such rows out.
@@ -170,40 +175,18 @@ fn innermost(data_type: &DataType) -> Option<&DataType> {
     }
 }
 
-/// The length of each row of a list column of variable length.
-fn list_lengths(array: &ArrayRef) -> Option<Vec<usize>> {
-    match array.data_type() {
-        DataType::List(_) => Some(array.as_list::<i32>().offsets().lengths().collect()),
-        DataType::LargeList(_) => Some(array.as_list::<i64>().offsets().lengths().collect()),
-        _ => None,
-    }
-}
-
-/// Rows that hold a NULL, in the column or within its lists.
-pub(crate) fn row_nulls(array: &ArrayRef) -> Option<NullBuffer> {
-    fn within<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> Option<NullBuffer> {
-        let inner = row_nulls(list.values())?;
-        let offsets = list.offsets();
-        let whole = offsets.windows(2).map(|row| {
-            let (start, end) = (row[0].as_usize(), row[1].as_usize());
-            inner.slice(start, end - start).null_count() == 0
-        });
-        Some(NullBuffer::new(BooleanBuffer::from_iter(whole)))
-    }
+/// The length of the list in `row`, and of the lists in it: of the first one at each level, which the others equal.
+fn push_lengths(array: &ArrayRef, row: usize, lengths: &mut Vec<usize>) {
     let inner = match array.data_type() {
-        DataType::List(_) => within(array.as_list::<i32>()),
-        DataType::LargeList(_) => within(array.as_list::<i64>()),
-        DataType::FixedSizeList(_, size) => {
-            let (list, size) = (array.as_fixed_size_list(), *size as usize);
-            row_nulls(list.values()).map(|inner| {
-                let start = list.value_offset(0) as usize;
-                let whole = (0..list.len()).map(|row| inner.slice(start + row * size, size).null_count() == 0);
-                NullBuffer::new(BooleanBuffer::from_iter(whole))
-            })
-        }
-        _ => None,
+        DataType::List(_) => array.as_list::<i32>().value(row),
+        DataType::LargeList(_) => array.as_list::<i64>().value(row),
+        DataType::FixedSizeList(_, _) => array.as_fixed_size_list().value(row),
+        _ => return,
     };
-    NullBuffer::union(array.logical_nulls().as_ref(), inner.as_ref()).filter(|nulls| nulls.null_count() > 0)
+    lengths.push(inner.len());
+    if !inner.is_empty() {
+        push_lengths(&inner, 0, lengths);
+    }
 }
 
 /// `array` as elements of a tensor; an integer that does not fit is an error.
@@ -310,8 +293,13 @@ fn strings(column: &ArrayRef, argument: usize) -> Result<TensorData> {
 fn list_tensor(input: &TensorSpec, column: &ArrayRef, argument: usize, rows: usize) -> Result<Tensor> {
     let (values, levels) = flatten(column, argument)?;
     let found: usize = levels.iter().product();
-    let row_shape = row_shape(input, &levels, found)
-        .or_else(|expected| wrong(argument, format!("expected {expected} values in each row's list, found {found}")))?;
+    let row_shape = row_shape(input, &levels, found).or_else(|expected| {
+        let found = match levels.as_slice() {
+            [only] => only.to_string(),
+            levels => format!("{levels:?}"),
+        };
+        wrong(argument, format!("expected {expected} in each row, found {found}"))
+    })?;
     let values = convert(&values, input.element, argument)?;
     macro_rules! values {
         ($variant:ident, $arrow:ty, $missing:expr) => {
@@ -351,15 +339,19 @@ fn row_shape(input: &TensorSpec, levels: &[usize], found: usize) -> Result<Vec<u
         return Ok(levels.to_vec());
     }
     let fixed: usize = declared.iter().filter_map(Dimension::size).product();
+    if levels.len() != 1 {
+        let dims: Vec<_> = declared.iter().map(Dimension::to_string).collect();
+        return Err(format!("lists of [{}]", dims.join(",")));
+    }
     match declared.iter().filter(|dim| dim.size().is_none()).count() {
         0 if fixed == found => Ok(declared.iter().filter_map(Dimension::size).collect()),
-        0 => Err(fixed.to_string()),
-        1 if levels.len() == 1 && fixed > 0 && found.is_multiple_of(fixed) => {
+        0 => Err(format!("{fixed} values")),
+        1 if fixed > 0 && found.is_multiple_of(fixed) => {
             Ok(declared.iter().map(|dim| dim.size().unwrap_or(found / fixed)).collect())
         }
         _ => {
             let dims: Vec<_> = declared.iter().map(Dimension::to_string).collect();
-            Err(format!("[{}]", dims.join(",")))
+            Err(format!("lists of [{}]", dims.join(",")))
         }
     }
 }
@@ -371,7 +363,7 @@ fn flatten(column: &ArrayRef, argument: usize) -> Result<(ArrayRef, Vec<usize>)>
         let mut lengths = offsets.lengths();
         let length = lengths.next().unwrap_or(0);
         if let Some(other) = lengths.find(|other| *other != length) {
-            return wrong(argument, format!("lists of {length} and of {other} values stand in one row"));
+            return wrong(argument, format!("its lists have {length} and {other} values, expected equally many"));
         }
         let (start, end) = (offsets[0].as_usize(), offsets[list.len()].as_usize());
         Ok((list.values().slice(start, end - start), length))

@@ -11,8 +11,8 @@ use half::{bf16, f16};
 
 pub(crate) use decode::{OutputColumn, concat, struct_fields};
 pub use element::ElementType;
-pub(crate) use encode::{ArgumentError, InputEncoder, row_nulls};
-pub(crate) use nulls::{rows_without_nulls, scatter};
+pub(crate) use encode::{ArgumentError, InputEncoder};
+pub(crate) use nulls::{list_nulls, row_nulls, rows_without_nulls, scatter};
 
 /// A dense tensor in row-major order. Cloning it copies no element.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +140,7 @@ impl Tensor {
         if rows >= self.rows() {
             return self;
         }
-        let elements = rows * self.shape[1..].iter().product::<usize>();
+        let elements = rows * (self.data.len() / self.rows());
         self.shape[0] = rows;
         self.data = match self.data {
             TensorData::Float32(data) => TensorData::Float32(data.slice(0, elements)),

@@ -291,6 +291,32 @@ def save_external():
 # Files that are no model that can run.
 
 
+def save_refused():
+    """Files that are valid ONNX, or nearly so, and that must be refused with a reason."""
+    same = [node("Identity", "x", "y")]
+    write_model(build_graph(same, {"x": (FLOAT, ["N", 2**40])}, {"y": (FLOAT, ["N", 2**40])}), FOLDER / "huge.onnx")
+    two = {"x": (FLOAT, [2, 3]), "z": (FLOAT, [3, 3])}
+    write_model(build_graph(same, two, {"y": (FLOAT, [2, 3])}), FOLDER / "two_batches.onnx")
+    twice = build_graph(same, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})
+    twice.graph.output.append(twice.graph.output[0])
+    write_model(twice, FOLDER / "twice_named.onnx")
+    none = [node("Slice", "x zero zero one", "y")]
+    bounds = [constant("zero", [0], np.int64), constant("one", [1], np.int64)]
+    write_model(build_graph(none, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", "k"])}, bounds), FOLDER / "no_values.onnx")
+    complex_type = {"x": (TensorProto.COMPLEX64, ["N", 3])}
+    write_model(build_graph(same, complex_type, {"y": (TensorProto.COMPLEX64, ["N", 3])}), FOLDER / "complex.onnx")
+    # External data of a node within a function, outside the model's folder.
+    escaping = build_graph([helper.make_node("F", ["x"], ["y"], domain="local")], {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})
+    outside = TensorProto(name="c", data_type=FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="../manifest.json")
+    value = helper.make_node("Constant", [], ["c"], value=outside)
+    body = [value, helper.make_node("Add", ["x", "c"], ["y"])]
+    function = helper.make_function("local", "F", ["x"], ["y"], body, [helper.make_opsetid("", 17)])
+    escaping.functions.append(function)
+    escaping.opset_import.append(helper.make_opsetid("local", 1))
+    write_model(escaping, FOLDER / "function_escape.onnx")
+
+
 def save_broken_files():
     signature = FLOAT, ["N", 3]
     unknown = node("Frobnicate", "x", "y", domain="com.example")
@@ -321,6 +347,7 @@ def main():
     save_breaks_on_negative()
     save_slow()
     save_external()
+    save_refused()
     save_broken_files()
     open_session(FOLDER / "identity_bfloat16.onnx")
 

@@ -3,9 +3,9 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{can_cast_types, cast};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
@@ -20,8 +20,9 @@ pub struct ModelFunction {
     name: String,
     model: Arc<dyn ScoringModel>,
     on_failure: OnFailure,
-    /// 1 if the first argument is the model's name, which only plans show; else 0.
-    first_feature: usize,
+    /// The positions of the model's features among the arguments; `None` for all behind the model's name, which is the
+    /// first argument of `predict`.
+    features: Option<Vec<usize>>,
     signature: Signature,
     return_type: DataType,
 }
@@ -31,7 +32,7 @@ impl ModelFunction {
     pub fn bound(name: &str, model: Arc<dyn ScoringModel>, on_failure: OnFailure) -> Self {
         let return_type = model.return_type().clone();
         let signature = Signature::variadic_any(Volatility::Stable);
-        Self { name: name.to_owned(), model, on_failure, first_feature: 1, signature, return_type }
+        Self { name: name.to_owned(), model, on_failure, features: None, signature, return_type }
     }
 
     /// A function of its own, with the declared parameters (name and type) and the declared result, to which the
@@ -42,18 +43,25 @@ impl ModelFunction {
         parameters: Vec<(String, DataType)>,
         return_type: Option<DataType>,
     ) -> Result<Self> {
-        let (names, types): (Vec<_>, Vec<_>) = parameters.into_iter().unzip();
-        model.check_arguments(&types)?;
+        let (names, types): (Vec<String>, Vec<DataType>) = parameters.into_iter().unzip();
+        // Parameters that bear the features' names may stand in any order.
+        let place = |feature: &String| names.iter().position(|name| name.eq_ignore_ascii_case(feature));
+        let by_name = model.feature_names().filter(|features| features.len() == names.len());
+        let by_name: Option<Vec<usize>> = by_name.and_then(|features| features.iter().map(place).collect());
+        let features = by_name.unwrap_or_else(|| (0..names.len()).collect());
+        let ordered: Vec<_> = features.iter().map(|&i| types[i].clone()).collect();
+        model.check_arguments(&ordered)?;
         let return_type = return_type.unwrap_or_else(|| model.return_type().clone());
+        if !can_cast_types(model.return_type(), &return_type) {
+            return plan_err!(
+                "function '{name}': RETURNS is {return_type}, but model '{}' gives {}",
+                model.label(),
+                model.return_type()
+            );
+        }
         let signature = Signature::exact(types, Volatility::Stable).with_parameter_names(names)?;
-        Ok(Self {
-            name: name.to_owned(),
-            model,
-            on_failure: OnFailure::Error,
-            first_feature: 0,
-            signature,
-            return_type,
-        })
+        let (name, features) = (name.to_owned(), Some(features));
+        Ok(Self { name, model, on_failure: OnFailure::Error, features, signature, return_type })
     }
 
     /// The version that is called.
@@ -66,9 +74,12 @@ impl ModelFunction {
         self.on_failure
     }
 
-    /// The position of the first feature among the arguments.
-    pub fn first_feature(&self) -> usize {
-        self.first_feature
+    /// Of a call's `arguments`, the model's features in the model's order.
+    pub fn features<T: Clone>(&self, arguments: &[T]) -> Vec<T> {
+        match &self.features {
+            Some(positions) => positions.iter().map(|&i| arguments[i].clone()).collect(),
+            None => arguments[1..].to_vec(),
+        }
     }
 
     /// The type of a prediction of this function.
@@ -135,7 +146,7 @@ impl ScalarUDFImpl for ModelFunction {
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        args.args.drain(..self.first_feature);
+        args.args = self.features(&args.args);
         Self::score(self.model.as_ref(), &args, self.on_failure)
     }
 }

@@ -83,6 +83,10 @@ pub(super) unsafe fn to_shared(weight: &Weight) -> ort::Result<DynValue> {
         WeightData::Int32(data) => (data.as_ptr().cast(), TensorElementType::Int32),
         WeightData::Int64(data) => (data.as_ptr().cast(), TensorElementType::Int64),
     };
+    let elements = weight.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?));
+    if elements != Some(weight.data.len()) {
+        return Err(ort::Error::new(format!("weight '{}' does not fill its shape", weight.name)));
+    }
     let info = MemoryInfo::default();
     let mut value = ptr::null_mut();
     // ort's own tensors either copy their elements or borrow them for a lifetime that no session can have.

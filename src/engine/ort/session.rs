@@ -107,8 +107,9 @@ impl OrtExecutable {
     fn give_back(&self, threads: usize, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push((threads, session));
-        // Sessions for another number of threads must not pile up: trees stand in memory once for each.
-        while idle.iter().map(|(threads, _)| threads).sum::<usize>() > self.cores.total() && idle.len() > 1 {
+        // Sessions for other numbers of threads must not pile up: trees stand in memory once for each. There is room for
+        // two such numbers, so that two queries do not drive out each other's.
+        while idle.iter().map(|(threads, _)| threads).sum::<usize>() > 2 * self.cores.total() && idle.len() > 1 {
             idle.remove(0);
         }
     }
