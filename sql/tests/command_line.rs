@@ -192,7 +192,10 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 fn options_that_can_not_be_met_are_explained() {
     let ran = run(&["--onnxruntime", "/nowhere/lib.so", "-c", MODEL]);
     assert_eq!(ran.code, Some(1));
-    assert_eq!(ran.stderr, "error: no ONNX Runtime at '/nowhere/lib.so' (--onnxruntime): there is no such file\n");
+    assert_eq!(
+        ran.stderr,
+        "error: no ONNX Runtime at '/nowhere/lib.so' (--onnxruntime): there is no such file; get it with `pip install onnxruntime`, or name the library with --onnxruntime or ORT_DYLIB_PATH\n"
+    );
 
     let ran = run(&["--catalog", "s3://bucket/models", "-c", "SELECT 1"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));

@@ -1,9 +1,10 @@
 //! One partition of predictions.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{cast, take_record_batch};
@@ -22,12 +23,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::metrics::PredictMetrics;
 use crate::engine::{CancelToken, RunContext};
-use crate::predictor::{BatchSize, Predictor, ScoreStats};
+use crate::predictor::{BatchSize, LONGEST_RUN, Predictor, ScoreStats};
 use crate::tensor::scatter;
-
-/// Batches that take less are scored where the stream is polled: two changes of thread for each cost more than the
-/// cancellation that has to wait so long. On two cores, a dense network is a quarter faster for it.
-const SHORT: Duration = Duration::from_millis(20);
 
 /// What is done with each batch.
 pub(super) struct ScoringPlan {
@@ -53,7 +50,9 @@ pub(super) struct PredictStream {
     large: usize,
     ready: VecDeque<RecordBatch>,
     batch_size: BatchSize,
-    /// Whether the last batch was scored quickly.
+    /// Whether the last batch took no longer than a run should. Then the next is scored where the stream is polled: two
+    /// changes of thread for each batch cost more than the cancellation that waits so long. On two cores, a dense
+    /// network is a quarter faster for it.
     short: bool,
     metrics: PredictMetrics,
     memory: MemoryReservation,
@@ -166,13 +165,13 @@ impl PredictStream {
             (scores, batch_size, stats)
         };
         let scored = match self.short {
-            true => catch_unwind(AssertUnwindSafe(score)).map_err(|_| "its engine panicked".to_owned()),
+            true => catch_unwind(AssertUnwindSafe(score)).map_err(|panic| message(panic.as_ref())),
             false => SpawnedTask::spawn_blocking(score).join().await.map_err(|error| error.to_string()),
         };
         let (scores, batch_size, stats) = scored.map_err(|error| {
             exec_datafusion_err!("a run of model '{}' panicked: {error}", self.plan.predictor.label())
         })?;
-        self.short = start.elapsed() < SHORT;
+        self.short = start.elapsed() < LONGEST_RUN;
         self.batch_size = batch_size;
         self.metrics.record(&stats);
         let scores = match &chosen {
@@ -184,6 +183,12 @@ impl PredictStream {
         columns.push(scores);
         Ok(RecordBatch::try_new(self.plan.schema.clone(), columns)?)
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a message").to_owned()
 }
 
 /// The rows for which `condition` is 1.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::Model;
 
 /// A run that takes longer holds up a cancelled query, and the other partitions.
-const LONGEST_RUN: Duration = Duration::from_millis(50);
+pub(crate) const LONGEST_RUN: Duration = Duration::from_millis(50);
 
 /// DataFusion's own batch size: more rows than that never arrive at once.
 const ARROW_BATCH: usize = 8192;

@@ -21,7 +21,7 @@ use crate::error::{Result, bail, error};
 use crate::model::{Model, ModelOptions, NullPolicy, Signature};
 use crate::tensor::{ArgumentError, InputEncoder, OutputColumn, Tensor};
 
-pub(crate) use batch_size::BatchSize;
+pub(crate) use batch_size::{BatchSize, LONGEST_RUN};
 pub(crate) use load::PredictorSource;
 pub(crate) use score::ScoreStats;
 

@@ -48,7 +48,11 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf> {
         match path.is_file() {
             true => return Ok(path.to_owned()),
             false => {
-                bail!(RuntimeMissing, "no ONNX Runtime at '{}' (--onnxruntime): there is no such file", path.display())
+                bail!(
+                    RuntimeMissing,
+                    "no ONNX Runtime at '{}' (--onnxruntime): there is no such file; {HOW_TO_GET_IT}",
+                    path.display()
+                )
             }
         }
     }
@@ -56,7 +60,11 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf> {
         match path.is_file() {
             true => return Ok(path),
             false => {
-                bail!(RuntimeMissing, "no ONNX Runtime at '{}' (ORT_DYLIB_PATH): there is no such file", path.display())
+                bail!(
+                    RuntimeMissing,
+                    "no ONNX Runtime at '{}' (ORT_DYLIB_PATH): there is no such file; {HOW_TO_GET_IT}",
+                    path.display()
+                )
             }
         }
     }
