@@ -5,6 +5,7 @@ mod labels;
 mod metadata;
 mod options;
 pub(crate) mod proto;
+mod reader;
 mod signature;
 mod source;
 mod weights;
@@ -19,7 +20,7 @@ pub use options::{ModelOptions, NullPolicy};
 pub use signature::{Dimension, Signature, TensorSpec};
 pub(crate) use weights::{Weight, WeightData};
 
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use proto::ModelProto;
 
 /// An ONNX model that was read, checked and prepared for engines. Immutable, and shared by all that use it.
@@ -44,20 +45,14 @@ impl Model {
     /// # Errors
     /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
     pub fn read(uri: &str) -> Result<Arc<Self>> {
-        let source = source::read(uri)?;
-        let mut proto = ModelProto::decode(source.bytes.clone()).map_err(|cause| {
-            error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
-        })?;
-        if proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
+        let mut source = source::read(uri)?;
+        if source.proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
         }
-        let (sha256, size) = source.hash(uri, &mut proto)?;
+        let (sha256, size) = source.hash(uri)?;
+        let mut proto = std::mem::take(&mut source.proto);
         let weights = weights::split_off(uri, &mut proto, &source)?;
         let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
-        drop(source);
-        // Decoded anew, the small tensors no longer hold on to the buffer of the whole file.
-        let proto = ModelProto::decode(proto.encode_to_vec().as_slice())
-            .map_err(|cause| error!(InvalidModel, "'{uri}' can't be rewritten").with_source(cause))?;
         let signature = Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
         let metadata = Metadata::of(&proto);
         Ok(Arc::new(Self { uri: uri.to_owned(), sha256, size, proto, weights, zip_maps, signature, metadata }))

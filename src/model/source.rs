@@ -6,21 +6,28 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::proto::{DataLocation, ModelProto, TensorProto};
+use super::reader::FileBuf;
 use crate::error::{Result, bail, error};
 
-/// A model's file, and what its external weights need to be read.
+/// A model's file, decoded, and what its external weights need to be read.
 pub(super) struct ModelSource {
-    pub bytes: Bytes,
+    pub proto: ModelProto,
+    /// Of the file.
+    hash: Sha256,
+    /// Bytes of the file.
+    size: u64,
     folder: PathBuf,
 }
 
-/// Reads the file at `uri`, or `model.onnx` in the folder at `uri`.
+/// Reads and decodes the file at `uri`, or `model.onnx` in the folder at `uri`.
 pub(super) fn read(uri: &str) -> Result<ModelSource> {
     let path = match uri.split_once("://") {
-        Some(("file", path)) => PathBuf::from(path),
+        Some(("file", path)) if path.starts_with('/') => PathBuf::from(path),
+        Some(("file", _)) => bail!(Unreadable, "'{uri}' can't be read: expected file:///, and an absolute path"),
         Some((scheme, _)) => {
             bail!(Unreadable, "'{uri}' can't be read: the scheme '{scheme}' is not supported, give a path or file://")
         }
@@ -28,26 +35,31 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
     };
     let path = if path.is_dir() { path.join("model.onnx") } else { path };
     let unreadable = |cause: io::Error| error!(Unreadable, "'{uri}' can't be read").with_source(cause);
-    if !fs::metadata(&path).map_err(unreadable)?.is_file() {
+    let metadata = fs::metadata(&path).map_err(unreadable)?;
+    if !metadata.is_file() {
         bail!(Unreadable, "'{uri}' can't be read: it is not a file");
     }
-    let bytes = Bytes::from(fs::read(&path).map_err(unreadable)?);
-    if bytes.is_empty() {
+    if metadata.len() == 0 {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
     }
+    let mut buf = fs::File::open(&path).and_then(FileBuf::new).map_err(unreadable)?;
+    let decoded = ModelProto::decode(&mut buf);
+    let hash = buf.finish().map_err(unreadable)?;
+    let proto = decoded.map_err(|cause| {
+        error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
+    })?;
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    Ok(ModelSource { bytes, folder })
+    Ok(ModelSource { proto, hash, size: metadata.len(), folder })
 }
 
 impl ModelSource {
-    /// SHA-256 and size of the file and of the external files that `proto` names, each as a whole after its name, in the
+    /// SHA-256 and size of the file and of the external files that it names, each as a whole after its name, in the
     /// order of the names.
-    pub(super) fn hash(&self, uri: &str, proto: &mut ModelProto) -> Result<(String, u64)> {
-        let mut hash = Sha256::new();
-        hash.update(&self.bytes);
-        let mut size = self.bytes.len() as u64;
+    pub(super) fn hash(&mut self, uri: &str) -> Result<(String, u64)> {
+        let mut hash = self.hash.clone();
+        let mut size = self.size;
         let mut locations = BTreeSet::new();
-        super::graph::visit_tensors(proto, &mut |tensor| {
+        super::graph::visit_tensors(&mut self.proto, &mut |tensor| {
             let external = tensor.external_data.iter().filter(|_| is_external(tensor));
             locations.extend(external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()));
         });

@@ -1,6 +1,8 @@
 //! The large weights of a graph, taken out of it.
 
 use bytes::Bytes;
+use datafusion::arrow::buffer::{Buffer, ScalarBuffer};
+use datafusion::arrow::datatypes::ArrowNativeType;
 use half::f16;
 
 use super::proto::{DataLocation, ModelProto, StringStringEntryProto, TensorProto};
@@ -22,26 +24,26 @@ pub(crate) struct Weight {
 /// Elements in row-major order, aligned for their type.
 #[derive(Debug, Clone)]
 pub(crate) enum WeightData {
-    Float32(Box<[f32]>),
-    Float64(Box<[f64]>),
-    Float16(Box<[f16]>),
-    Int8(Box<[i8]>),
-    UInt8(Box<[u8]>),
-    Int32(Box<[i32]>),
-    Int64(Box<[i64]>),
+    Float32(ScalarBuffer<f32>),
+    Float64(ScalarBuffer<f64>),
+    Float16(ScalarBuffer<f16>),
+    Int8(ScalarBuffer<i8>),
+    UInt8(ScalarBuffer<u8>),
+    Int32(ScalarBuffer<i32>),
+    Int64(ScalarBuffer<i64>),
 }
 
 impl WeightData {
     /// Bytes in memory.
     pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Float32(data) => size_of_val(&**data),
-            Self::Float64(data) => size_of_val(&**data),
-            Self::Float16(data) => size_of_val(&**data),
-            Self::Int8(data) => size_of_val(&**data),
-            Self::UInt8(data) => size_of_val(&**data),
-            Self::Int32(data) => size_of_val(&**data),
-            Self::Int64(data) => size_of_val(&**data),
+            Self::Float32(data) => data.inner().len(),
+            Self::Float64(data) => data.inner().len(),
+            Self::Float16(data) => data.inner().len(),
+            Self::Int8(data) => data.inner().len(),
+            Self::UInt8(data) => data.inner().len(),
+            Self::Int32(data) => data.inner().len(),
+            Self::Int64(data) => data.inner().len(),
         }
     }
 
@@ -58,26 +60,26 @@ impl WeightData {
         }
     }
 
-    fn from_le_bytes(element: ElementType, bytes: &[u8]) -> Option<Self> {
-        macro_rules! elements {
-            ($type:ty) => {
-                bytes
-                    .chunks_exact(size_of::<$type>())
-                    .map(|chunk| <$type>::from_le_bytes(chunk.try_into().expect("a chunk of its size")))
-                    .collect()
-            };
-        }
+    /// Elements from their bytes in little endian, which are not copied unless they lie askew.
+    fn from_le_bytes(element: ElementType, bytes: Bytes) -> Option<Self> {
         Some(match element {
-            ElementType::Float32 => Self::Float32(elements!(f32)),
-            ElementType::Float64 => Self::Float64(elements!(f64)),
-            ElementType::Float16 => Self::Float16(elements!(f16)),
-            ElementType::Int8 => Self::Int8(elements!(i8)),
-            ElementType::UInt8 => Self::UInt8(elements!(u8)),
-            ElementType::Int32 => Self::Int32(elements!(i32)),
-            ElementType::Int64 => Self::Int64(elements!(i64)),
+            ElementType::Float32 => Self::Float32(elements(bytes)),
+            ElementType::Float64 => Self::Float64(elements(bytes)),
+            ElementType::Float16 => Self::Float16(elements(bytes)),
+            ElementType::Int8 => Self::Int8(elements(bytes)),
+            ElementType::UInt8 => Self::UInt8(elements(bytes)),
+            ElementType::Int32 => Self::Int32(elements(bytes)),
+            ElementType::Int64 => Self::Int64(elements(bytes)),
             _ => return None,
         })
     }
+}
+
+fn elements<T: ArrowNativeType>(bytes: Bytes) -> ScalarBuffer<T> {
+    const { assert!(cfg!(target_endian = "little"), "ONNX is little endian") };
+    let aligned = bytes.as_ptr().align_offset(align_of::<T>()) == 0;
+    let buffer = if aligned { Buffer::from(bytes) } else { Buffer::from_slice_ref(&bytes[..]) };
+    ScalarBuffer::from(buffer)
 }
 
 /// Takes the large and the external initializers out of the graph, which keeps their names, types and shapes.
@@ -106,7 +108,7 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, source: &ModelSource)
             );
         }
         let element = ElementType::from_onnx(tensor.data_type);
-        match element.and_then(|element| WeightData::from_le_bytes(element, &bytes)) {
+        match element.and_then(|element| WeightData::from_le_bytes(element, bytes.clone())) {
             Some(data) if bytes.len() >= LARGE => {
                 weights.push(Weight { name: tensor.name.clone(), shape: tensor.dims.clone(), data });
                 tensor.raw_data = None;

@@ -1,0 +1,130 @@
+//! Reads a file as a protobuf buffer: hashed on the way, and large fields straight into buffers of their own.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+use sha2::{Digest, Sha256};
+
+/// Bytes that are read at once, where no field asks for more.
+const CHUNK: usize = 64 * 1024;
+
+/// A file from its beginning to its end. At no time does it hold more than a chunk, so that what is decoded from it is
+/// in memory once.
+pub(super) struct FileBuf {
+    file: File,
+    /// Bytes that are not read yet.
+    unread: u64,
+    chunk: Vec<u8>,
+    position: usize,
+    hash: Sha256,
+    failure: Option<io::Error>,
+}
+
+impl FileBuf {
+    /// The whole of `file`.
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        let unread = file.metadata()?.len();
+        let mut buf = Self { file, unread, chunk: vec![], position: 0, hash: Sha256::new(), failure: None };
+        buf.refill();
+        Ok(buf)
+    }
+
+    /// The hash of all that was read, or what went wrong while reading: a [`Buf`] can't say so.
+    pub(super) fn finish(mut self) -> io::Result<Sha256> {
+        while self.has_remaining() {
+            self.advance(self.chunk().len());
+        }
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.hash),
+        }
+    }
+
+    fn refill(&mut self) {
+        let next = usize::try_from(self.unread).unwrap_or(usize::MAX).min(CHUNK);
+        self.chunk.resize(next, 0);
+        self.position = 0;
+        let mut chunk = std::mem::take(&mut self.chunk);
+        self.fill(&mut chunk);
+        self.chunk = chunk;
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self.unread -= bytes.len() as u64;
+        match self.file.read_exact(bytes) {
+            Ok(()) => self.hash.update(bytes),
+            Err(failure) => {
+                bytes.fill(0);
+                self.failure.get_or_insert(failure);
+            }
+        }
+    }
+}
+
+impl Buf for FileBuf {
+    fn remaining(&self) -> usize {
+        let unread = usize::try_from(self.unread).unwrap_or(usize::MAX);
+        unread.saturating_add(self.chunk.len() - self.position)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.chunk[self.position..]
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        loop {
+            let here = count.min(self.chunk.len() - self.position);
+            self.position += here;
+            count -= here;
+            if self.position == self.chunk.len() && self.unread > 0 {
+                self.refill();
+            }
+            if count == 0 || !self.has_remaining() {
+                return;
+            }
+        }
+    }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        assert!(len <= self.remaining(), "prost asks for what is there");
+        let mut bytes = vec![0; len];
+        let here = len.min(self.chunk.len() - self.position);
+        bytes[..here].copy_from_slice(&self.chunk()[..here]);
+        if here < len {
+            self.position = self.chunk.len();
+            self.fill(&mut bytes[here..]);
+            self.refill();
+        } else {
+            self.advance(here);
+        }
+        bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn bytes_come_in_order_however_they_are_taken() {
+        let content: Vec<u8> = (0..3 * CHUNK + 17).map(|i| (i % 251) as u8).collect();
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(&content).expect("room for it");
+        for step in [1000, CHUNK, CHUNK + 1, 2 * CHUNK + 5] {
+            let mut buf = FileBuf::new(file.reopen().expect("the file")).expect("its size");
+            let mut read = vec![];
+            while buf.has_remaining() {
+                let len = step.min(buf.remaining());
+                read.extend(buf.copy_to_bytes(len));
+                if buf.has_remaining() {
+                    read.push(buf.get_u8());
+                }
+            }
+            assert!(read == content, "step {step}");
+            assert_eq!(buf.finish().expect("no failure").finalize(), Sha256::digest(&content));
+        }
+    }
+}
