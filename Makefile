@@ -31,7 +31,7 @@ release: runtime ## the fast binary
 	cargo build --release --package datafusion-predict-cli
 
 bench: release ## criterion benches, and whole jobs against the peers
-	cargo bench --workspace
+	cargo bench --workspace --bench overhead
 	benches/peers/run.sh
 
 clean:

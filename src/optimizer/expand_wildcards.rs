@@ -4,9 +4,9 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::functions::core::named_struct;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::{expand_qualified_wildcard, expand_wildcard};
 use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion_predict_udfs::{is_wildcard, wildcard_columns};
 
 use super::bind::{has_expr, input_schema, unbound};
 
@@ -42,30 +42,15 @@ impl OptimizerRule for ExpandWildcards {
                 if unbound(&expr).is_none() || !call.args.iter().any(is_wildcard) {
                     return Ok(Transformed::no(expr));
                 }
-                let mut fields = vec![];
-                for wildcard in call.args.drain(1..) {
-                    let columns = match (&wildcard, &input) {
-                        #[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
-                        (Expr::Wildcard { qualifier: Some(qualifier), options }, _) => {
-                            expand_qualified_wildcard(qualifier, &schema, Some(options))?
-                        }
-                        #[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
-                        (Expr::Wildcard { qualifier: None, options }, Some(input)) => {
-                            expand_wildcard(&schema, input, Some(options))?
-                        }
-                        _ => return Ok(Transformed::no(expr)), // refused when the call is bound
-                    };
-                    fields.extend(columns.into_iter().flat_map(|column| [lit(column.qualified_name().1), column]));
-                }
+                let wildcards = call.args.split_off(1);
+                let Ok(columns) = wildcard_columns("", &wildcards, input.as_ref(), &schema) else {
+                    return Ok(Transformed::no(expr)); // refused when the call is bound
+                };
+                let fields = columns.into_iter().flat_map(|(name, column)| [lit(name), column]).collect();
                 call.args.push(named_struct().call(fields));
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             })?;
             Ok(expanded.update_data(|expr| name.restore(expr)))
         })
     }
-}
-
-#[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
-fn is_wildcard(expr: &Expr) -> bool {
-    matches!(expr, Expr::Wildcard { .. })
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait, PrimitiveArray,
-    StringArray, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, OffsetSizeTrait, PrimitiveArray, StringArray,
+    UInt64Array,
 };
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
@@ -199,9 +199,19 @@ fn convert(array: &ArrayRef, element: ElementType, argument: usize) -> Result<Ar
     cast_with_options(array, &to, &options).or_else(|cause| wrong(argument, cause.to_string()))
 }
 
-/// Columns → the rows of a matrix, in one pass over blocks of rows.
+/// Columns → the rows of a matrix.
 fn matrix_tensor(input: &TensorSpec, columns: &[ArrayRef], rows: usize) -> Result<Tensor> {
-    let element = input.element;
+    let data = elements(input.element, columns, rows)?;
+    let shape = match input.shape.len() {
+        1 => vec![rows * columns.len()],
+        _ => vec![rows, columns.len()],
+    };
+    Ok(Tensor { shape, data })
+}
+
+/// The elements of `columns`, row by row, in one pass over blocks of rows; a single column of the element's own type is
+/// not copied.
+fn elements(element: ElementType, columns: &[ArrayRef], rows: usize) -> Result<TensorData> {
     let columns = columns.iter().enumerate().map(|(i, column)| convert(column, element, i));
     let columns = columns.collect::<Result<Vec<_>>>()?;
     macro_rules! transpose {
@@ -209,7 +219,7 @@ fn matrix_tensor(input: &TensorSpec, columns: &[ArrayRef], rows: usize) -> Resul
             TensorData::$variant(transpose::<$arrow>(&columns, rows, $missing))
         };
     }
-    let data = match element {
+    Ok(match element {
         ElementType::Float32 => transpose!(Float32, Float32Type, f32::NAN),
         ElementType::Float64 => transpose!(Float64, Float64Type, f64::NAN),
         ElementType::Float16 => transpose!(Float16, Float16Type, f16::NAN),
@@ -240,12 +250,7 @@ fn matrix_tensor(input: &TensorSpec, columns: &[ArrayRef], rows: usize) -> Resul
                 TensorData::String(StringArray::from(cells))
             }
         },
-    };
-    let shape = match input.shape.len() {
-        1 => vec![rows * columns.len()],
-        _ => vec![rows, columns.len()],
-    };
-    Ok(Tensor { shape, data })
+    })
 }
 
 fn transpose<T: ArrowPrimitiveType>(columns: &[ArrayRef], rows: usize, missing: T::Native) -> ScalarBuffer<T::Native> {
@@ -300,34 +305,8 @@ fn list_tensor(input: &TensorSpec, column: &ArrayRef, argument: usize, rows: usi
         };
         wrong(argument, format!("expected {expected} in each row, found {found}"))
     })?;
-    let values = convert(&values, input.element, argument)?;
-    macro_rules! values {
-        ($variant:ident, $arrow:ty, $missing:expr) => {
-            TensorData::$variant(without_nulls(values.as_primitive::<$arrow>(), $missing))
-        };
-    }
-    let data = match input.element {
-        ElementType::Float32 => values!(Float32, Float32Type, f32::NAN),
-        ElementType::Float64 => values!(Float64, Float64Type, f64::NAN),
-        ElementType::Float16 => values!(Float16, Float16Type, f16::NAN),
-        ElementType::Int8 => values!(Int8, Int8Type, 0),
-        ElementType::Int16 => values!(Int16, Int16Type, 0),
-        ElementType::Int32 => values!(Int32, Int32Type, 0),
-        ElementType::Int64 => values!(Int64, Int64Type, 0),
-        ElementType::UInt8 => values!(UInt8, UInt8Type, 0),
-        ElementType::UInt16 => values!(UInt16, UInt16Type, 0),
-        ElementType::UInt32 => values!(UInt32, UInt32Type, 0),
-        ElementType::UInt64 => values!(UInt64, UInt64Type, 0),
-        ElementType::BFloat16 => {
-            let floats = without_nulls(values.as_primitive::<Float32Type>(), f32::NAN);
-            TensorData::BFloat16(floats.iter().map(|&value| bf16::from_f32(value)).collect())
-        }
-        ElementType::Bool => {
-            let values: &BooleanArray = values.as_boolean();
-            TensorData::Bool(values.values().iter().collect())
-        }
-        ElementType::String => strings(&values, argument)?,
-    };
+    let count = values.len();
+    let data = elements(input.element, &[values], count).map_err(|error| ArgumentError { argument, ..error })?;
     Ok(Tensor { shape: std::iter::once(rows).chain(row_shape).collect(), data })
 }
 

@@ -54,7 +54,7 @@ fn features(
     schema: &DFSchema,
 ) -> Result<Vec<Expr>> {
     if arguments.iter().any(is_wildcard) {
-        return by_wildcard(model, &arguments, input, schema);
+        return by_name(model, wildcard_columns(model.label(), &arguments, input, schema)?);
     }
     if let [Expr::ScalarFunction(call)] = arguments.as_slice()
         && call.func == named_struct()
@@ -80,29 +80,33 @@ fn features(
     Ok(arguments)
 }
 
+/// Whether `expr` is `*` or `t.*`.
 #[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
-fn is_wildcard(expr: &Expr) -> bool {
+pub fn is_wildcard(expr: &Expr) -> bool {
     matches!(expr, Expr::Wildcard { .. })
 }
 
-/// The columns that `*` or `t.*` stand for, those that the model names.
+/// The columns that the wildcards `*` and `t.*` in `arguments` stand for, with their unqualified names; `model` is for
+/// errors.
+///
+/// # Errors
+/// An argument that is no wildcard, and a wildcard with more than EXCLUDE and EXCEPT.
 #[expect(deprecated, reason = "a wildcard in a function's arguments is still this expression")]
-fn by_wildcard(
-    model: &dyn ScoringModel,
+pub fn wildcard_columns(
+    model: &str,
     arguments: &[Expr],
     input: Option<&LogicalPlan>,
     schema: &DFSchema,
-) -> Result<Vec<Expr>> {
+) -> Result<Vec<(String, Expr)>> {
     let mut columns = vec![];
     for argument in arguments {
         let Expr::Wildcard { qualifier, options } = argument else {
             return plan_err!(
-                "model '{}': next to a wildcard, `{argument}` has no place: name the features in a struct, {{age: …}}, or give all by position",
-                model.label()
+                "model '{model}': next to a wildcard, `{argument}` has no place: name the features in a struct, {{age: …}}, or give all by position"
             );
         };
         let WildcardOptions { ilike: None, replace: None, rename: None, .. } = options.as_ref() else {
-            return plan_err!("model '{}': a wildcard of features takes EXCLUDE and EXCEPT only", model.label());
+            return plan_err!("model '{model}': a wildcard of features takes EXCLUDE and EXCEPT only");
         };
         columns.extend(match (qualifier, input) {
             (Some(qualifier), _) => expand_qualified_wildcard(qualifier, schema, Some(options))?,
@@ -110,8 +114,7 @@ fn by_wildcard(
             (None, None) => schema.columns().into_iter().map(Expr::Column).collect(),
         });
     }
-    let columns = columns.into_iter().map(|column| (column.qualified_name().1, column)).collect();
-    by_name(model, columns)
+    Ok(columns.into_iter().map(|column| (column.qualified_name().1, column)).collect())
 }
 
 /// Picks each feature of the model: by its exact name, else by a unique match without case. Other values are ignored.

@@ -16,7 +16,7 @@ mod model_function;
 mod predict;
 mod suggest;
 
-pub use bind::bind_call;
+pub use bind::{bind_call, is_wildcard, wildcard_columns};
 pub use model::{ModelResolver, OnFailure, ScoringModel};
 pub use model_function::ModelFunction;
 pub use predict::PredictFunction;
