@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, Result};
+use datafusion::common::{Column, JoinType, Result, ScalarValue};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
@@ -412,13 +412,8 @@ impl Extraction<'_> {
                 break name;
             }
         };
-        let condition = match conditions.as_slice() {
-            [] => None,
-            [only] => Some(only.clone()),
-            several => {
-                Some(chain(several.iter().map(|condition| (condition.clone().eq(lit(1i8)), lit(1i8))), lit(0i8)))
-            }
-        };
+        // Each condition is asked where the one before has given 0.
+        let condition = conditions.iter().rev().cloned().reduce(|after, before| with_result(&before, 0, &after));
         let below = std::mem::take(&mut input.plan);
         let node = Predict::try_new(below, function.func.clone(), function.args.clone(), condition, output.clone())?;
         input.plan = node.into_plan();
@@ -444,9 +439,24 @@ fn reached(outer: Option<&Expr>, before: &[Expr], taken: Option<&Expr>) -> Optio
         None => chain(passed, lit(1i8)),
     };
     Some(match outer {
-        Some(outer) => chain([(outer.clone().eq(lit(1i8)), inner)].into_iter(), lit(0i8)),
+        Some(outer) => with_result(outer, 1, &inner),
         None => inner,
     })
+}
+
+/// The condition with `inner` wherever it gives `result`. A comparison with the result would be simplified to boolean
+/// operators, which evaluate both sides.
+fn with_result(condition: &Expr, result: i8, inner: &Expr) -> Expr {
+    match condition {
+        Expr::Literal(ScalarValue::Int8(Some(value)), _) if *value == result => inner.clone(),
+        Expr::Case(case) => {
+            let branches = case.when_then_expr.iter();
+            let branches = branches.map(|(when, then)| (when.clone(), Box::new(with_result(then, result, inner))));
+            let otherwise = case.else_expr.as_ref().map(|expr| Box::new(with_result(expr, result, inner)));
+            Expr::Case(Case::new(case.expr.clone(), branches.collect(), otherwise))
+        }
+        other => other.clone(),
+    }
 }
 
 /// The calls in branches of CASE whose arguments and conditions hold no other call, with the conditions under which
