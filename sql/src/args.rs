@@ -38,7 +38,7 @@ pub(crate) struct Args {
     pub maxrows: MaxRows,
 
     /// Where models are kept; without it they last as long as the process
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", hide = true)]
     pub catalog: Option<String>,
 
     /// The library of ONNX Runtime

@@ -33,7 +33,11 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
         }
         None => PathBuf::from(uri),
     };
-    let path = if path.is_dir() { path.join("model.onnx") } else { path };
+    let path = match path.is_dir() {
+        true if path.join("model.onnx").is_file() => path.join("model.onnx"),
+        true => bail!(Unreadable, "'{uri}' is a folder without a file model.onnx"),
+        false => path,
+    };
     let unreadable = |cause: io::Error| error!(Unreadable, "'{uri}' can't be read").with_source(cause);
     let metadata = fs::metadata(&path).map_err(unreadable)?;
     if !metadata.is_file() {

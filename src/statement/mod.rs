@@ -1,6 +1,7 @@
 //! Statements about models: parsed around DataFusion's parser, run against the catalog.
 
 mod function;
+mod hints;
 mod ml_predict;
 mod parse;
 mod run;

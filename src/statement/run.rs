@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use datafusion::common::{Result as DFResult, plan_datafusion_err, plan_err};
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as PlanStatement};
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
 use super::ml_predict::rewrite_tables;
 use super::parse::{CreateModel, PredictStatement, parse_sql};
-use super::show;
+use super::{hints, show};
 use crate::error::Result;
 use crate::optimizer::BindPredict;
 use crate::session::{PredictRuntime, runtime_of};
@@ -54,17 +56,30 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
             let state = context.state();
-            let mut plan = state.statement_to_plan((*statement).clone()).await?;
-            if holds_on_to_versions(&plan) {
-                plan = match BindPredict::bind(plan) {
-                    Ok(bound) => bound,
-                    // A model was replaced between planning and binding: once more, with the new types.
-                    Err(_) => BindPredict::bind(state.statement_to_plan(*statement).await?)?,
-                };
-            }
+            let plan = plan(&state, &statement).await;
+            let plan = plan.map_err(|error| hints::explain(error, &statement.to_string(), &state))?;
             context.execute_logical_plan(plan).await
         }
     }
+}
+
+/// The plan of `statement`, whose calls hold on to the versions that the names have now.
+async fn plan(state: &SessionState, statement: &Statement) -> DFResult<LogicalPlan> {
+    let plan = state.statement_to_plan(statement.clone()).await?;
+    if !holds_on_to_versions(&plan) {
+        return Ok(plan);
+    }
+    let unbound = plan.clone();
+    let bound = match BindPredict::bind(plan) {
+        Ok(bound) => bound,
+        // A model may have been replaced between planning and binding: once more, with the new types.
+        Err(_) => BindPredict::bind(state.statement_to_plan(statement.clone()).await?)?,
+    };
+    if bound != unbound {
+        // The types around a call are checked now, so that an error can still be explained.
+        state.analyzer().execute_and_check(bound.clone(), state.config_options(), |_, _| {})?;
+    }
+    Ok(bound)
 }
 
 /// The result of a statement that gives no rows.

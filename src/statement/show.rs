@@ -65,6 +65,12 @@ pub(super) fn model(version: &ModelVersion) -> DFResult<RecordBatch> {
             row("classes", &output.name, classes.to_string());
         }
     }
+    if let Some(output) = &predictor.options().output {
+        row("call", "output", output.clone());
+    }
+    if let Some(class) = &predictor.options().class {
+        row("call", "class", class.clone());
+    }
     row("call", "returns", predictor.return_type().to_string());
     let on_null = match predictor.null_policy() {
         NullPolicy::Null => "null",

@@ -7,7 +7,7 @@ use datafusion::arrow::array::{
     UInt64Array,
 };
 use datafusion::arrow::buffer::ScalarBuffer;
-use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
@@ -89,9 +89,9 @@ impl InputEncoder {
             match inner {
                 Some(inner) if input.element.accepts(inner) => {}
                 Some(inner) if is_list(inner) => return wrong(argument, format!("expected {expected}, found {found}")),
-                Some(_) => {
-                    let hint = format!("CAST(… AS {})", sql_type(input.element));
-                    return wrong(argument, format!("expected {expected}, found {found}: convert it with {hint}"));
+                Some(inner) => {
+                    let hint = cast_hint(inner, input.element).map(|hint| format!(": convert it with {hint}"));
+                    return wrong(argument, format!("expected {expected}, found {found}{}", hint.unwrap_or_default()));
                 }
                 None => return wrong(argument, format!("expected {expected}, found {found}")),
             }
@@ -140,6 +140,18 @@ impl InputEncoder {
                 }
             })
             .collect()
+    }
+}
+
+/// The SQL that makes an element of a value that is not taken for one, if there is any.
+fn cast_hint(from: &DataType, element: ElementType) -> Option<String> {
+    let to = sql_type(element);
+    match from {
+        from if from.is_nested() => None,
+        from if can_cast_types(from, &element.arrow()) => Some(format!("CAST(… AS {to})")),
+        DataType::Date32 => Some(format!("CAST(CAST(… AS INT) AS {to}), the days since 1970")),
+        from if can_cast_types(from, &DataType::Int64) => Some(format!("CAST(CAST(… AS BIGINT) AS {to})")),
+        _ => None,
     }
 }
 

@@ -1,0 +1,61 @@
+//! What a user may have meant, where DataFusion's own error does not say it.
+
+use datafusion::common::{DataFusionError, plan_datafusion_err};
+use datafusion::execution::SessionState;
+
+use crate::error::Error;
+
+/// `error` of planning `sql`, with what to do about it if that is known.
+pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -> DataFusionError {
+    if Error::find(&error).is_some() {
+        return error; // ours say it
+    }
+    let text = error.strip_backtrace();
+    if text.contains("Struct(") && sql.to_lowercase().contains("predict(") {
+        let what = text.rsplit("Error during planning: ").next().unwrap_or(&text);
+        let what = what.lines().next().unwrap_or(what).trim();
+        return plan_datafusion_err!(
+            "a model with several outputs gives a struct of them: take one, as in predict(…)['label'], or name it in CREATE MODEL … OPTIONS (output '…') or (class '…') ({what})"
+        );
+    }
+    match missing_table(&text) {
+        Some(name) if name.contains(['/', '.']) => {
+            plan_datafusion_err!("there is no file '{name}' that can be read, and no table of this name")
+        }
+        Some(name) => {
+            let tables = table_names(state);
+            match datafusion_predict_udfs::nearest(name, tables.iter().map(String::as_str)) {
+                Some(near) => plan_datafusion_err!("table '{name}' not found; did you mean '{near}'?"),
+                None => error,
+            }
+        }
+        None => error,
+    }
+}
+
+/// The name in `table 'datafusion.public.NAME' not found`.
+fn missing_table(text: &str) -> Option<&str> {
+    let (name, _) = text.split_once("table '")?.1.split_once("' not found")?;
+    name.splitn(3, '.').nth(2)
+}
+
+fn table_names(state: &SessionState) -> Vec<String> {
+    let catalogs = state.catalog_list();
+    let catalogs = catalogs.catalog_names().into_iter().filter_map(|name| catalogs.catalog(&name));
+    catalogs
+        .flat_map(|catalog| catalog.schema_names().into_iter().filter_map(move |name| catalog.schema(&name)))
+        .flat_map(|schema| schema.table_names())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_table;
+
+    #[test]
+    fn a_missing_table_is_found_in_the_text() {
+        let text = "Error during planning: table 'datafusion.public.data/t.parquet' not found";
+        assert_eq!(missing_table(text), Some("data/t.parquet"));
+        assert_eq!(missing_table("No field named t"), None);
+    }
+}
