@@ -1,8 +1,9 @@
 //! Ends runs whose query is gone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Hook = Box<dyn Fn() + Send>;
 
@@ -13,17 +14,22 @@ pub struct CancelToken(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     cancelled: AtomicBool,
-    hook: Mutex<Option<Hook>>,
+    hooks: Mutex<Hooks>,
+}
+
+/// The hooks of the runs under way, by the order of their start.
+#[derive(Default)]
+struct Hooks {
+    next: u64,
+    running: BTreeMap<u64, Hook>,
 }
 
 impl CancelToken {
-    /// Cancels: the running hook is called, and every later run ends at once.
+    /// Cancels: the hooks of the runs under way are called, and every later run ends at once.
     pub fn cancel(&self) {
-        let hook = self.0.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        let hooks = self.hooks();
         self.0.cancelled.store(true, Ordering::SeqCst);
-        if let Some(hook) = hook.as_ref() {
-            hook();
-        }
+        hooks.running.values().for_each(|hook| hook());
     }
 
     /// Whether [`cancel`](Self::cancel) was called.
@@ -33,16 +39,23 @@ impl CancelToken {
 
     /// Runs `work`, during which a cancellation calls `hook`, from another thread; `None` if it was cancelled before.
     pub fn with_hook<T>(&self, hook: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> Option<T> {
-        {
-            let mut slot = self.0.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = {
+            let mut hooks = self.hooks();
             if self.is_cancelled() {
                 return None;
             }
-            *slot = Some(Box::new(hook));
-        }
+            hooks.next += 1;
+            let id = hooks.next;
+            hooks.running.insert(id, Box::new(hook));
+            id
+        };
         let result = work();
-        *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.hooks().running.remove(&id);
         Some(result)
+    }
+
+    fn hooks(&self) -> MutexGuard<'_, Hooks> {
+        self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -23,6 +24,7 @@ use datafusion::physical_plan::{
 use datafusion_predict_udfs::{ModelFunction, OnFailure, ScoringModel};
 
 use super::metrics::PredictMetrics;
+use super::share::CoreShare;
 use super::stream::{PredictStream, ScoringPlan};
 use crate::engine::RunContext;
 use crate::predictor::Predictor;
@@ -36,6 +38,8 @@ pub struct PredictExec {
     features: Vec<Arc<dyn PhysicalExpr>>,
     condition: Option<Arc<dyn PhysicalExpr>>,
     batch_size: usize,
+    /// Partitions that are being scored.
+    running: Arc<AtomicUsize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -62,7 +66,8 @@ impl PredictExec {
         let properties = Arc::new(properties(&input, output)?);
         let metrics = ExecutionPlanMetricsSet::new();
         let batch_size = predictor.batch_size();
-        Ok(Self { input, function, predictor, features, condition, batch_size, properties, metrics })
+        let running = Arc::default();
+        Ok(Self { input, function, predictor, features, condition, batch_size, running, properties, metrics })
     }
 
     /// Scores `rows` rows in each run, in place of the model's own batch size.
@@ -152,7 +157,8 @@ impl ExecutionPlan for PredictExec {
         let (Some(input), true) = (children.pop(), children.is_empty()) else {
             return exec_err!("PredictExec has one child");
         };
-        let mut replaced = Self { input, metrics: ExecutionPlanMetricsSet::new(), ..Self::clone(&self) };
+        let metrics = ExecutionPlanMetricsSet::new();
+        let mut replaced = Self { input, metrics, running: Arc::default(), ..Self::clone(&self) };
         if matches!(options.children_properties, ChildrenPropertiesMode::Recompute) {
             let output = Arc::new(Field::new(self.output_name(), self.function.result_type().clone(), true));
             replaced.properties = Arc::new(properties(&replaced.input, output)?);
@@ -166,16 +172,14 @@ impl ExecutionPlan for PredictExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let config = context.session_config();
-        // The query's cores are shared by the partitions that score at once.
-        let partitions = self.properties.partitioning.partition_count().max(1);
-        let threads = (config.target_partitions() / partitions).max(1);
         let plan = ScoringPlan {
             predictor: self.predictor.clone(),
             result_type: self.function.result_type().clone(),
             features: self.features.clone(),
             condition: self.condition.clone(),
             on_failure: self.function.on_failure(),
-            run: RunContext { threads, ..Default::default() },
+            run: RunContext::default(),
+            share: CoreShare::new(config.target_partitions(), &self.running),
             schema: self.schema(),
         };
         let stream = PredictStream::new(

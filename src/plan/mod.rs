@@ -4,6 +4,7 @@ mod exec;
 mod metrics;
 mod node;
 mod planner;
+mod share;
 mod stream;
 
 pub use exec::PredictExec;

@@ -22,6 +22,7 @@ use datafusion_predict_udfs::{OnFailure, ScoringModel};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::metrics::PredictMetrics;
+use super::share::CoreShare;
 use crate::engine::{CancelToken, RunContext};
 use crate::predictor::{BatchSize, LONGEST_RUN, Predictor, ScoreStats};
 use crate::tensor::scatter;
@@ -34,6 +35,7 @@ pub(super) struct ScoringPlan {
     pub condition: Option<Arc<dyn PhysicalExpr>>,
     pub on_failure: OnFailure,
     pub run: RunContext,
+    pub share: CoreShare,
     /// Of the output.
     pub schema: SchemaRef,
 }
@@ -207,7 +209,10 @@ impl ScoringPlan {
         batch_size: &mut BatchSize,
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
-        let scores = self.predictor.score_batches(features, rows, self.on_failure, batch_size, &self.run, stats)?;
+        let parallel = self.share.cores();
+        let predictor = &self.predictor;
+        let scores =
+            predictor.score_batches(features, rows, self.on_failure, batch_size, parallel, &self.run, stats)?;
         match scores.data_type() == &self.result_type {
             true => Ok(scores),
             false => Ok(cast(&scores, &self.result_type)?),

@@ -40,23 +40,34 @@ fn second_level_cache() -> usize {
     kib.map_or(1 << 20, |kib| kib << 10)
 }
 
+/// What is not worth a second thread.
+const QUICK: Duration = Duration::from_millis(2);
+
 /// Rows for the next run of a stream: the model's batch size, less where runs take too long.
 #[derive(Debug)]
 pub(crate) struct BatchSize {
     rows: usize,
+    /// Of the last run, seconds.
+    time_of_row: f64,
 }
 
 impl BatchSize {
     pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: rows.max(1) }
+        Self { rows: rows.max(1), time_of_row: 0.0 }
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
+    /// Whether `rows` rows take long enough to be shared among threads.
+    pub(super) fn is_worth_sharing(&self, rows: usize) -> bool {
+        self.time_of_row * rows as f64 > QUICK.as_secs_f64()
+    }
+
     /// Learns that a run of `rows` rows took `duration`.
     pub(super) fn observe(&mut self, rows: usize, duration: Duration) {
+        self.time_of_row = duration.as_secs_f64() / rows.max(1) as f64;
         if duration > LONGEST_RUN && rows >= self.rows {
             let fitting = rows as f64 * LONGEST_RUN.as_secs_f64() / duration.as_secs_f64();
             self.rows = (fitting as usize).max(1);

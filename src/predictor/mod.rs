@@ -143,6 +143,6 @@ impl ScoringModel for Predictor {
     fn score(&self, arguments: &[ArrayRef], rows: usize, on_failure: OnFailure) -> DFResult<ArrayRef> {
         let mut batch_size = BatchSize::new(self.batch_size);
         let mut stats = ScoreStats::default();
-        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, &RunContext::default(), &mut stats)?)
+        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, 1, &RunContext::default(), &mut stats)?)
     }
 }

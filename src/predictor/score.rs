@@ -1,5 +1,9 @@
 //! Scores batches of rows.
 
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
@@ -30,6 +34,17 @@ pub(crate) struct ScoreStats {
     pub decode: Duration,
 }
 
+impl ScoreStats {
+    fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.batches += other.batches;
+        self.wait += other.wait;
+        self.encode += other.encode;
+        self.run += other.run;
+        self.decode += other.decode;
+    }
+}
+
 /// Adds the time since `start` to `total`, and starts anew.
 fn lap(start: &mut Instant, total: &mut Duration) {
     let now = Instant::now();
@@ -38,45 +53,113 @@ fn lap(start: &mut Instant, total: &mut Duration) {
 }
 
 impl Predictor {
-    /// Predictions for `rows` rows, in runs of `batch_size`.
+    /// Predictions for `rows` rows, in runs of `batch_size`, of which `parallel` may go on at once.
     ///
     /// # Errors
     /// A row that can't be scored (unless `on_failure` makes it NULL), an engine that fails, a query that is gone.
+    #[expect(clippy::too_many_arguments, reason = "each is a matter of its own")]
     pub(crate) fn score_batches(
         &self,
         arguments: &[ArrayRef],
         rows: usize,
         on_failure: OnFailure,
         batch_size: &mut BatchSize,
+        parallel: usize,
         context: &RunContext,
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
+        // A fixed batch is filled up, so less than that would be waste.
+        let fixed = self.fixed_batch.unwrap_or(1);
         let mut scores: Vec<ArrayRef> = vec![];
         let mut start = 0;
         while start < rows {
-            if context.cancel.is_cancelled() {
-                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
+            let left = rows - start;
+            if parallel > 1 && batch_size.is_worth_sharing(left) {
+                let step = batch_size.rows().min(left.div_ceil(parallel)).next_multiple_of(fixed);
+                scores.extend(self.score_at_once(
+                    arguments,
+                    start..rows,
+                    step,
+                    on_failure,
+                    parallel,
+                    context,
+                    stats,
+                )?);
+                break;
             }
-            // A fixed batch is filled up, so less than that would be waste.
-            let count = batch_size.rows().next_multiple_of(self.fixed_batch.unwrap_or(1)).min(rows - start);
-            let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
-            let mut clock = Instant::now();
-            let Some(cores) = self.cores.take(context.threads, &context.cancel) else {
-                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
-            };
-            lap(&mut clock, &mut stats.wait);
-            scores.push(match on_failure {
-                OnFailure::Error => self.score_rows(&slice, count, context, stats)?,
-                OnFailure::Null => self.score_what_can_be(&slice, count, context, stats)?,
-            });
-            drop(cores);
-            batch_size.observe(count, clock.elapsed());
+            let count = batch_size.rows().next_multiple_of(fixed).min(left);
+            let clock = Instant::now();
+            let waited = stats.wait;
+            scores.push(self.score_batch(arguments, start, count, on_failure, context, stats)?);
+            batch_size.observe(count, clock.elapsed().saturating_sub(stats.wait - waited));
             start += count;
         }
         match scores.as_slice() {
             [] => Ok(new_empty_array(&self.return_type)),
             [only] => Ok(only.clone()),
             several => self.in_arrow(concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>())),
+        }
+    }
+
+    /// The rows of `range` in runs of `step`, `parallel` at once: where other partitions are done, this one gets their
+    /// cores.
+    #[expect(clippy::too_many_arguments, reason = "each is a matter of its own")]
+    fn score_at_once(
+        &self,
+        arguments: &[ArrayRef],
+        range: Range<usize>,
+        step: usize,
+        on_failure: OnFailure,
+        parallel: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<Vec<ArrayRef>> {
+        let starts: Vec<usize> = range.clone().step_by(step).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut stats = ScoreStats::default();
+            let mut scored = vec![];
+            while let Some(start) = starts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let count = step.min(range.end - start);
+                scored.push((*start, self.score_batch(arguments, *start, count, on_failure, context, &mut stats)?));
+            }
+            Ok((scored, stats))
+        };
+        let results: Vec<Result<(Vec<(usize, ArrayRef)>, ScoreStats)>> = thread::scope(|scope| {
+            let helpers: Vec<_> = (1..parallel.min(starts.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            std::iter::once(own).chain(others).collect()
+        });
+        let mut scored = vec![];
+        for result in results {
+            let (part, of_part) = result?;
+            scored.extend(part);
+            stats.add(&of_part);
+        }
+        scored.sort_by_key(|(start, _)| *start);
+        Ok(scored.into_iter().map(|(_, scores)| scores).collect())
+    }
+
+    /// One batch, on cores that it waits for.
+    fn score_batch(
+        &self,
+        arguments: &[ArrayRef],
+        start: usize,
+        count: usize,
+        on_failure: OnFailure,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+    ) -> Result<ArrayRef> {
+        let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
+        let mut clock = Instant::now();
+        let Some(_cores) = self.cores.take(context.threads, &context.cancel) else {
+            bail!(Cancelled, "model '{}': the query was cancelled", self.label);
+        };
+        lap(&mut clock, &mut stats.wait);
+        match on_failure {
+            OnFailure::Error => self.score_rows(&slice, count, context, stats),
+            OnFailure::Null => self.score_what_can_be(&slice, count, context, stats),
         }
     }
 
