@@ -34,6 +34,9 @@ pub(crate) struct ScoreStats {
     pub decode: Duration,
 }
 
+/// What one of several threads has scored: batches by their first row, and what they took.
+type Part = (Vec<(usize, ArrayRef)>, ScoreStats);
+
 impl ScoreStats {
     fn add(&mut self, other: &Self) {
         self.rows += other.rows;
@@ -125,7 +128,7 @@ impl Predictor {
             }
             Ok((scored, stats))
         };
-        let results: Vec<Result<(Vec<(usize, ArrayRef)>, ScoreStats)>> = thread::scope(|scope| {
+        let results: Vec<Result<Part>> = thread::scope(|scope| {
             let helpers: Vec<_> = (1..parallel.min(starts.len())).map(|_| scope.spawn(work)).collect();
             let own = work();
             let others = helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
