@@ -33,6 +33,15 @@ impl InputHelper {
     }
 }
 
+/// The command behind a word that other shells know: `quit`, `exit`, `help`.
+pub(crate) fn spoken(text: &str) -> &str {
+    match text.trim().trim_end_matches(';').to_lowercase().as_str() {
+        "quit" | "exit" => "\\q",
+        "help" => "\\?",
+        _ => text,
+    }
+}
+
 impl Helper for InputHelper {}
 
 impl Hinter for InputHelper {
@@ -43,7 +52,8 @@ impl Validator for InputHelper {
     /// Enter starts a new line until the statement has its semicolon. What is wrong in it is an error later, which
     /// leaves it in the history.
     fn validate(&self, context: &mut ValidationContext<'_>) -> Result<ValidationResult> {
-        Ok(match Script::is_complete(context.input(), self.escapes) {
+        let input = spoken(context.input());
+        Ok(match Script::is_complete(input, self.escapes) {
             true => ValidationResult::Valid(None),
             false => ValidationResult::Incomplete,
         })
@@ -74,5 +84,16 @@ impl Completer for InputHelper {
                 Ok((start, pairs.collect()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spoken;
+
+    #[test]
+    fn words_of_other_shells_are_commands() {
+        assert_eq!((spoken("exit"), spoken(" QUIT; "), spoken("help")), ("\\q", "\\q", "\\?"));
+        assert_eq!(spoken("SELECT exit FROM t;"), "SELECT exit FROM t;");
     }
 }

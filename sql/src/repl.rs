@@ -11,7 +11,7 @@ use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor};
 use tokio::runtime::Runtime;
 
-use crate::input::InputHelper;
+use crate::input::{InputHelper, spoken};
 use crate::message;
 use crate::shell::{Flow, Shell};
 
@@ -27,7 +27,7 @@ const HISTORY_SIZE: usize = 10_000;
 /// The terminal.
 pub(crate) fn run(front: &Runtime, shell: &mut Shell, color: ColorChoice) -> Result<()> {
     if !shell.printer.quiet {
-        println!("datafusion-predict {}: \\? for help, \\q to quit", env!("CARGO_PKG_VERSION"));
+        println!("datafusion-predict {}: \\? for help, \\h for SQL, \\q to quit", env!("CARGO_PKG_VERSION"));
     }
     let colors = match color {
         ColorChoice::Always => true,
@@ -54,7 +54,7 @@ pub(crate) fn run(front: &Runtime, shell: &mut Shell, color: ColorChoice) -> Res
             Err(error) => return Err(terminal(error)),
         };
         remember(&mut line, history.as_deref(), text.trim_end());
-        if front.block_on(run_until_interrupt(shell, &text)) == Flow::Quit {
+        if front.block_on(run_until_interrupt(shell, spoken(&text))) == Flow::Quit {
             return Ok(());
         }
     }
