@@ -31,15 +31,11 @@ use std::time::Duration;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion_predict::PredictRuntime;
-use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use args::{Args, Source};
 use print::Printer;
 use shell::{Flow, Shell};
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long the end waits for running inferences to notice that they are cancelled.
 const GRACE: Duration = Duration::from_millis(100);
