@@ -1,12 +1,12 @@
 //! An engine of one's own: `cargo run --example custom_engine`
 //!
-//! It runs graphs that consist of one `Identity` by handing the tensor back; any other model goes to ONNX Runtime.
+//! It runs graphs that consist of one `Identity` by handing the tensor back; any other model goes to the next engine.
 
 use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use datafusion_predict::{
-    Engine, Executable, LoadRequest, Model, PredictExt, PredictRuntime, PredictSql, Result, RunContext, Tensor,
+    Engine, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime, PredictSql, Result, RunContext, Tensor,
 };
 
 #[derive(Debug)]
@@ -17,15 +17,11 @@ impl Engine for HandBack {
         "hand-back"
     }
 
-    fn accepts(&self, model: &Model) -> Result<(), String> {
-        match model.operators().find(|operator| *operator != "Identity") {
-            Some(operator) => Err(format!("operator {operator}")),
-            None => Ok(()),
-        }
-    }
-
-    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Arc<dyn Executable>> {
-        Ok(Arc::new(HandBack))
+    fn load(&self, model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
+        Ok(match model.operators().find(|operator| *operator != "Identity") {
+            Some(operator) => Loaded::Refused(format!("operator {operator}")),
+            None => Loaded::Ready(Arc::new(HandBack)),
+        })
     }
 }
 

@@ -24,7 +24,8 @@ async fn main() -> Result<()> {
 
     // The catalog is at hand without SQL.
     let options = ModelOptions::from_pairs([("output", "variable")])?;
-    let model = runtime.load("progression", "tests/models/sklearn/diabetes_forest.onnx", vec![], options).await?;
+    let model =
+        runtime.load("progression", "tests/models/sklearn/diabetes_forest.onnx", vec![], options, "auto").await?;
     println!("{} runs on {} ({})", model.model().uri(), model.engine(), model.device());
     runtime.catalog().create("progression", model, false).await?;
 

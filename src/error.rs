@@ -70,6 +70,16 @@ impl Error {
         self
     }
 
+    /// Says why other engines were passed by before this error.
+    #[must_use]
+    pub(crate) fn after(mut self, refusals: &[String]) -> Self {
+        if !refusals.is_empty() {
+            self.message = format!("{self}; not run by {}", refusals.join("; "));
+            self.source = None; // its text is part of the message
+        }
+        self
+    }
+
     /// Names the cause, whose text is part of this error's.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {

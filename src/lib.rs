@@ -37,7 +37,9 @@ mod tensor;
 pub use catalog::{CatalogSnapshot, MemoryCatalog, ModelCatalog, ModelReference, ModelVersion, VersionReference};
 pub use config::PredictConfig;
 pub use engine::ort::{OrtEngine, runtime_folder};
-pub use engine::{CancelToken, CoreBudget, Device, Engine, Executable, LoadRequest, RunContext};
+pub use engine::{
+    CancelToken, Columnar, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded, NativeEngine, RunContext,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
 pub use plan::{Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};

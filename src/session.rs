@@ -14,7 +14,7 @@ use datafusion_predict_udfs::{OnFailure, PredictFunction};
 use crate::catalog::{CatalogResolver, MemoryCatalog, ModelCatalog};
 use crate::config::PredictConfig;
 use crate::engine::ort::OrtEngine;
-use crate::engine::{CoreBudget, Engine};
+use crate::engine::{CoreBudget, Engine, NativeEngine};
 use crate::error::{Result, bail, error};
 use crate::model::{Model, ModelOptions};
 use crate::optimizer::{add_analyzer_rules, add_optimizer_rules};
@@ -26,7 +26,7 @@ use crate::statement::{MlPredictPlanner, OnnxFunctionFactory, run_sql};
 #[derive(Debug)]
 pub struct PredictRuntime {
     catalog: Arc<dyn ModelCatalog>,
-    engines: Vec<Arc<dyn Engine>>,
+    engines: Arc<[Arc<dyn Engine>]>,
     cores: Arc<CoreBudget>,
 }
 
@@ -37,11 +37,13 @@ impl Default for PredictRuntime {
 }
 
 impl PredictRuntime {
-    /// Models in memory, run by the ONNX Runtime at `onnxruntime`, or else the one that is found.
+    /// Models in memory, run by our own engine where it can, else by the ONNX Runtime at `onnxruntime` or the one that is
+    /// found.
     pub fn new(onnxruntime: Option<PathBuf>) -> Self {
         let cores = Arc::new(CoreBudget::default());
-        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
-        Self { catalog: Arc::new(MemoryCatalog::default()), engines, cores }
+        let engines: [Arc<dyn Engine>; 2] =
+            [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
+        Self { catalog: Arc::new(MemoryCatalog::default()), engines: Arc::new(engines), cores }
     }
 
     /// Keeps the models in `catalog`.
@@ -53,7 +55,7 @@ impl PredictRuntime {
     /// Prefers `engine` for the models that it accepts.
     #[must_use]
     pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> Self {
-        self.engines.insert(0, engine);
+        self.engines = std::iter::once(engine).chain(self.engines.iter().cloned()).collect();
         self
     }
 
@@ -63,6 +65,7 @@ impl PredictRuntime {
     }
 
     /// Reads the model at `uri` and makes it ready. `features` names its features; empty, its own names are taken.
+    /// `engine` names the engine that is to run it; `auto` is the first that can.
     ///
     /// # Errors
     /// A file that can't be read, a model that is none or that can't be run, options that do not fit it.
@@ -72,12 +75,13 @@ impl PredictRuntime {
         uri: &str,
         features: Vec<String>,
         options: ModelOptions,
+        engine: &str,
     ) -> Result<Arc<Predictor>> {
-        let (label, uri) = (label.to_owned(), uri.to_owned());
+        let (label, uri, engine) = (label.to_owned(), uri.to_owned(), engine.to_owned());
         let (engines, cores) = (self.engines.clone(), self.cores.clone());
         let load = move || {
             let model = Model::read(&uri).map_err(|error| error.of_model(&label))?;
-            Predictor::load(PredictorSource { label, model, features, options }, &engines, &cores)
+            Predictor::load(PredictorSource { label, model, features, options, engine }, &engines, &cores)
         };
         match tokio::task::spawn_blocking(load).await {
             Ok(loaded) => loaded,

@@ -25,13 +25,13 @@ fn quickstart_counts_flowers() {
 #[test]
 fn embedding_scores_patients() {
     let output = run("embedding");
-    assert!(output.contains("runs on onnxruntime (cpu)"), "{output}");
+    assert!(output.contains("runs on native (cpu)"), "{output}");
     assert!(output.contains("442 patients, 1"), "{output}");
 }
 
 #[test]
 fn a_custom_engine_takes_the_models_that_it_accepts() {
     let output = run("custom_engine");
-    assert!(output.contains("hand-back") && output.contains("onnxruntime"), "{output}");
+    assert!(output.contains("hand-back") && output.contains("native"), "{output}");
     assert!(output.contains("[1.0, 2.0, 3.0]") && output.contains("42.0"), "{output}");
 }

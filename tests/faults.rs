@@ -10,7 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    Engine, Error, ErrorKind, Executable, LoadRequest, Model, PredictExt, PredictRuntime, PredictSql, Result,
+    Engine, Error, ErrorKind, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime, PredictSql, Result,
     RunContext, Tensor, TensorData,
 };
 use futures::StreamExt;
@@ -46,8 +46,8 @@ impl Engine for ScriptedEngine {
         "scripted"
     }
 
-    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Arc<dyn Executable>> {
-        Ok(self.0.clone())
+    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
+        Ok(Loaded::Ready(self.0.clone()))
     }
 }
 

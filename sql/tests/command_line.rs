@@ -190,12 +190,15 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn options_that_can_not_be_met_are_explained() {
-    let ran = run(&["--onnxruntime", "/nowhere/lib.so", "-c", MODEL]);
+    let model = "CREATE MODEL m FROM 'tests/models/neural/digits_cnn.onnx'";
+    let ran = run(&["--onnxruntime", "/nowhere/lib.so", "-c", model]);
     assert_eq!(ran.code, Some(1));
     assert_eq!(
         ran.stderr,
-        "error: no ONNX Runtime at '/nowhere/lib.so' (--onnxruntime): there is no such file; get it with `pip install onnxruntime`, or name the library with --onnxruntime or ORT_DYLIB_PATH\n"
+        "error: no ONNX Runtime at '/nowhere/lib.so' (--onnxruntime): there is no such file; get it with `pip install onnxruntime`, or name the library with --onnxruntime or ORT_DYLIB_PATH; not run by native: node 1 (Conv): an operator that is not compiled\n"
     );
+    // What the native engine runs needs no library.
+    assert_eq!(run(&["-q", "--onnxruntime", "/nowhere/lib.so", "-c", MODEL]).code, Some(0));
 
     let ran = run(&["--catalog", "s3://bucket/models", "-c", "SELECT 1"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));

@@ -8,7 +8,11 @@ use std::process::Command;
 /// Runs a statement that needs ONNX Runtime, with the library at `library`; what it prints on standard error.
 fn error_with(library: &Path) -> String {
     let mut shell = common::shell();
-    shell.env("ORT_DYLIB_PATH", library).args(["-q", "-c", "CREATE MODEL m FROM 'tests/models/types/struct3.onnx'"]);
+    shell.env("ORT_DYLIB_PATH", library).args([
+        "-q",
+        "-c",
+        "SET predict.engine = 'onnxruntime'; CREATE MODEL m FROM 'tests/models/types/struct3.onnx'",
+    ]);
     let ran = common::Ran::from(shell.output().expect("the shell starts"));
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
     ran.stderr

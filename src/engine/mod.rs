@@ -3,37 +3,42 @@
 mod cancel;
 mod cores;
 mod device;
+mod native;
 pub(crate) mod ort;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use datafusion::arrow::array::ArrayRef;
+
 pub use cancel::CancelToken;
 pub use cores::CoreBudget;
 pub use device::Device;
+pub use native::NativeEngine;
 
 use crate::error::Result;
-use crate::model::Model;
+use crate::model::{Model, TensorSpec};
 use crate::tensor::Tensor;
 
 /// Makes models ready to run. Implement it to bring another runtime.
 pub trait Engine: Debug + Send + Sync {
-    /// The name that EXPLAIN shows.
+    /// The name that EXPLAIN shows, and by which `predict.engine` chooses it.
     fn name(&self) -> &str;
 
-    /// Whether this engine can run `model`; if not, why. The first engine of a session that can, does.
+    /// Prepares `model` for runs that give `request.outputs`. The first engine of a session that can, runs it.
     ///
     /// # Errors
-    /// The reason in a few words, for instance the operator that it lacks.
-    fn accepts(&self, _model: &Model) -> Result<(), String> {
-        Ok(())
-    }
+    /// A runtime or a device that is missing, a model that no engine should run.
+    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded>;
+}
 
-    /// Prepares `model` for runs that give `request.outputs`.
-    ///
-    /// # Errors
-    /// A runtime or a device that is missing, a model that this engine can't run.
-    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Arc<dyn Executable>>;
+/// What an engine makes of a model.
+#[derive(Debug)]
+pub enum Loaded {
+    /// It will run it.
+    Ready(Arc<dyn Executable>),
+    /// It leaves it to the next engine, for this reason in a few words: for instance, the operator that it lacks.
+    Refused(String),
 }
 
 /// How a model is to be loaded.
@@ -41,10 +46,14 @@ pub trait Engine: Debug + Send + Sync {
 pub struct LoadRequest {
     /// The model's name and version, for errors.
     pub label: String,
+    /// The model's inputs; sizes that the file leaves open may be known here.
+    pub inputs: Vec<TensorSpec>,
     /// The outputs that runs give, in this order.
     pub outputs: Vec<String>,
     /// Where the model runs.
     pub device: Device,
+    /// Whether the engine was chosen by name: it should refuse nothing that it can run, be it the fastest or not.
+    pub chosen: bool,
 }
 
 /// A model that an engine has made ready. Shared by all queries that use it.
@@ -57,8 +66,28 @@ pub trait Executable: Debug + Send + Sync {
     /// An engine that fails, for whatever reason; a run that was cancelled.
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>>;
 
+    /// If it reads columns where they lie.
+    fn columnar(&self) -> Option<&dyn Columnar> {
+        None
+    }
+
     /// Where it runs, as EXPLAIN shows it: `cpu`, `cuda:0`.
     fn device(&self) -> String;
+
+    /// Bytes that the model takes in memory, where the engine knows.
+    fn size(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What runs on Arrow columns, so that no matrix is built of them.
+pub trait Columnar {
+    /// Runs the model on `rows` rows: for each input its columns, each of the Arrow type of the input's elements (NULL
+    /// among floats is NaN), or, of texts, of any type of texts or a dictionary of them.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>>;
 }
 
 /// What a run needs to know of the query that it belongs to.

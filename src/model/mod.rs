@@ -10,6 +10,7 @@ mod signature;
 mod source;
 mod weights;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost::Message;
@@ -81,6 +82,17 @@ impl Model {
     /// Producer, operator sets, documentation.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The graph, if the file holds one.
+    pub(crate) fn graph(&self) -> Option<&proto::GraphProto> {
+        self.proto.graph.as_ref()
+    }
+
+    /// The version of each operator set that the graph is written in, by its domain.
+    pub(crate) fn opsets(&self) -> HashMap<&str, i64> {
+        let sets = self.proto.opset_import.iter();
+        sets.map(|set| (if set.domain == "ai.onnx" { "" } else { set.domain.as_str() }, set.version)).collect()
     }
 
     /// Whether the graph has operators that give missing values (NaN) a meaning: an imputer, or trees that track them.

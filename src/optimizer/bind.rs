@@ -1,5 +1,6 @@
 //! Binds each call by name to one version of its model.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -10,9 +11,11 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion_predict_udfs::{PredictFunction, bind_call};
+use datafusion_predict_udfs::{PredictFunction, ScoringModel, bind_call};
 
 use super::extract::keep_name;
+use crate::config::PredictConfig;
+use crate::predictor::Predictor;
 
 /// Replaces `predict('churn', t.*)` by a call of `churn/3` with its features in order.
 ///
@@ -23,9 +26,10 @@ pub(crate) struct BindPredict;
 impl BindPredict {
     pub(crate) const NAME: &str = "bind_predict";
 
-    /// `plan` with all calls bound, in subqueries too.
-    pub(crate) fn bind(plan: LogicalPlan) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(bind_node)?.data)
+    /// `plan` with all calls bound, in subqueries too, to models by the engine that `options` name.
+    pub(crate) fn bind(plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
+        let engine = PredictConfig::of(options).engine;
+        Ok(plan.transform_up_with_subqueries(|plan| bind_node(plan, &engine))?.data)
     }
 }
 
@@ -34,8 +38,8 @@ impl AnalyzerRule for BindPredict {
         Self::NAME
     }
 
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Self::bind(plan)
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        Self::bind(plan, config)
     }
 }
 
@@ -63,7 +67,15 @@ pub(super) fn input_schema(plan: &LogicalPlan) -> DFSchema {
     if inputs.is_empty() { plan.schema().as_ref().clone() } else { merge_schema(&inputs) }
 }
 
-fn bind_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+/// The model as the engine that the session chose runs it.
+fn by_engine(model: Arc<dyn ScoringModel>, engine: &str) -> Result<Arc<dyn ScoringModel>> {
+    match (model.clone() as Arc<dyn Any + Send + Sync>).downcast::<Predictor>() {
+        Ok(predictor) => Ok(predictor.by_engine(engine)?),
+        Err(_) => Ok(model), // of another resolver
+    }
+}
+
+fn bind_node(plan: LogicalPlan, engine: &str) -> Result<Transformed<LogicalPlan>> {
     if !has_expr(&plan, |expr| unbound(expr).is_some())? {
         return Ok(Transformed::no(plan));
     }
@@ -75,7 +87,8 @@ fn bind_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let original = expr.clone();
         let bound = expr.transform_up(|expr| match unbound(&expr) {
             Some((function, call)) => {
-                bind_call(function, call.args.clone(), input.as_deref(), &schema).map(Transformed::yes)
+                let choose = |model| by_engine(model, engine);
+                bind_call(function, call.args.clone(), input.as_deref(), &schema, &choose).map(Transformed::yes)
             }
             None => Ok(Transformed::no(expr)),
         })?;

@@ -114,6 +114,9 @@ impl DisplayAs for PredictExec {
             return writeln!(f, "model={model}\nengine={engine}\ndevice={device}\nbatch_size={batch_size}");
         }
         write!(f, "PredictExec: model={model}, engine={engine}, device={device}, batch_size={batch_size}")?;
+        if !self.predictor.refusals().is_empty() {
+            write!(f, ", not_run_by=[{}]", self.predictor.refusals().join("; "))?;
+        }
         write!(f, ", features=[{features}], output={}", self.output_name())?;
         if let Some(condition) = &self.condition {
             write!(f, ", if={condition}")?;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 
 use super::{Predictor, batch_size, observe};
-use crate::engine::{CoreBudget, Device, Engine, LoadRequest};
+use crate::config::PredictConfig;
+use crate::engine::{CoreBudget, Device, Engine, Executable, LoadRequest, Loaded};
 use crate::error::{Result, bail, error};
 use crate::model::{Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
 use crate::tensor::{InputEncoder, OutputColumn, struct_fields};
 
 /// What a predictor is made from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct PredictorSource {
     /// Name and version: `churn/3`.
     pub label: String,
@@ -19,6 +20,8 @@ pub(crate) struct PredictorSource {
     /// Names for the features, in order; empty if the model's own will do.
     pub features: Vec<String>,
     pub options: ModelOptions,
+    /// The engine that is to run it; `auto` is the first that can.
+    pub engine: String,
 }
 
 impl Predictor {
@@ -28,28 +31,22 @@ impl Predictor {
     /// Options that do not fit the model, a model that no engine can load, outputs that are not one for each row.
     pub(crate) fn load(
         source: PredictorSource,
-        engines: &[Arc<dyn Engine>],
+        engines: &Arc<[Arc<dyn Engine>]>,
         cores: &Arc<CoreBudget>,
     ) -> Result<Arc<Self>> {
-        let PredictorSource { label, model, features, options } = source;
+        let PredictorSource { label, model, features, options, engine } = source.clone();
         let mut inputs = model.signature().inputs.clone();
         let feature_names = name_features(&label, &mut inputs, features)?;
         let selected = select_outputs(&label, &model, &options)?;
 
-        let mut refusals = vec![];
-        let engine = engines.iter().find(|engine| match engine.accepts(&model) {
-            Ok(()) => true,
-            Err(reason) => {
-                refusals.push(format!("{}: {reason}", engine.name()));
-                false
-            }
-        });
-        let Some(engine) = engine else {
-            bail!(InvalidModel, "model '{label}': no engine can run it ({})", refusals.join("; "));
+        let request = LoadRequest {
+            label: label.clone(),
+            inputs: inputs.clone(),
+            outputs: selected.iter().map(|output| output.name.clone()).collect(),
+            device: options.device.unwrap_or_default(),
+            chosen: engine != PredictConfig::AUTO,
         };
-        let outputs = selected.iter().map(|output| output.name.clone()).collect();
-        let device = options.device.unwrap_or_default();
-        let executable = engine.load(&model, &LoadRequest { label: label.clone(), outputs, device })?;
+        let (engine, executable, refusals) = choose_engine(&model, &request, engines, &engine)?;
 
         let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
         let observed = observe::observe(&label, executable.as_ref(), &inputs, fixed_batch, &selected)?;
@@ -69,7 +66,10 @@ impl Predictor {
         Ok(Arc::new(Self {
             encoder: InputEncoder::new(inputs.clone()),
             signature: Signature { inputs, outputs },
-            engine: engine.name().to_owned(),
+            engine,
+            engines: engines.clone(),
+            source,
+            others: Arc::default(),
             cores: cores.clone(),
             label,
             model,
@@ -86,6 +86,29 @@ impl Predictor {
             batch_size,
         }))
     }
+}
+
+/// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
+fn choose_engine(
+    model: &Arc<Model>,
+    request: &LoadRequest,
+    engines: &[Arc<dyn Engine>],
+    choice: &str,
+) -> Result<(String, Arc<dyn Executable>, Vec<String>)> {
+    let label = &request.label;
+    let candidates = engines.iter().filter(|engine| !request.chosen || engine.name() == choice);
+    let mut refusals = vec![];
+    for engine in candidates {
+        match engine.load(model, request).map_err(|error| error.after(&refusals))? {
+            Loaded::Ready(executable) => return Ok((engine.name().to_owned(), executable, refusals)),
+            Loaded::Refused(reason) => refusals.push(format!("{}: {reason}", engine.name())),
+        }
+    }
+    if refusals.is_empty() {
+        let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
+        bail!(InvalidOption, "predict.engine is '{choice}': expected auto, {}", names.join(", "));
+    }
+    bail!(InvalidModel, "model '{label}': no engine can run it ({})", refusals.join("; "))
 }
 
 /// The features' names: those given, or those of the inputs if each is a feature. Names for a matrix of unknown width

@@ -9,14 +9,15 @@ mod load;
 mod observe;
 mod score;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::{OnFailure, ScoringModel};
 
-use crate::engine::{CoreBudget, Executable, RunContext};
+use crate::engine::{CoreBudget, Engine, Executable, RunContext};
 use crate::error::{Result, bail, error};
 use crate::model::{Model, ModelOptions, NullPolicy, Signature};
 use crate::tensor::{ArgumentError, InputEncoder, OutputColumn, Tensor};
@@ -50,12 +51,35 @@ pub struct Predictor {
     null_policy: NullPolicy,
     batch_size: usize,
     cores: Arc<CoreBudget>,
+    engines: Arc<[Arc<dyn Engine>]>,
+    /// What it was made from, to make it again for another engine.
+    source: PredictorSource,
+    /// The same model by other engines, by the name that chose them.
+    others: Arc<Mutex<HashMap<String, Arc<Predictor>>>>,
 }
 
 impl Predictor {
     /// The same model under another name and version.
     pub(crate) fn labelled(&self, label: String) -> Self {
-        Self { label, ..self.clone() }
+        Self { label, others: Arc::default(), ..self.clone() }
+    }
+
+    /// The same model, run by the engine that `choice` names, or by the first that can if it is `auto`.
+    ///
+    /// # Errors
+    /// An engine that is not there, or that can't run it.
+    pub(crate) fn by_engine(self: &Arc<Self>, choice: &str) -> Result<Arc<Self>> {
+        if choice == self.source.engine || choice == self.engine {
+            return Ok(self.clone());
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = others.get(choice) {
+            return Ok(other.clone());
+        }
+        let source = PredictorSource { engine: choice.to_owned(), label: self.label.clone(), ..self.source.clone() };
+        let other = Self::load(source, &self.engines, &self.cores)?;
+        others.insert(choice.to_owned(), other.clone());
+        Ok(other)
     }
 
     /// The model as data.
@@ -81,6 +105,11 @@ impl Predictor {
     /// Why engines that would have been preferred do not run the model.
     pub fn refusals(&self) -> &[String] {
         &self.refusals
+    }
+
+    /// Bytes that the model takes in its engine, where that knows.
+    pub fn size_in_memory(&self) -> Option<usize> {
+        self.executable.size()
     }
 
     /// Where the model runs: `cpu`, `cuda:0`.

@@ -324,21 +324,43 @@ impl Predictor {
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
         let mut clock = Instant::now();
+        let columns = self.executable.columnar().and_then(|engine| Some((engine, self.encoder.columns(arguments)?)));
+        let outputs = match columns {
+            Some((engine, columns)) => {
+                let columns = columns.map_err(|error| self.unscorable(error))?;
+                lap(&mut clock, &mut stats.encode);
+                let outputs = engine.run_columns(&columns, rows, context)?;
+                lap(&mut clock, &mut stats.run);
+                outputs
+            }
+            None => self.run_tensors(arguments, rows, context, stats, &mut clock)?,
+        };
+        let scores = self.decode(outputs, rows, wanted)?;
+        lap(&mut clock, &mut stats.decode);
+        stats.rows += wanted;
+        stats.batches += 1;
+        Ok(scores)
+    }
+
+    fn run_tensors(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        context: &RunContext,
+        stats: &mut ScoreStats,
+        clock: &mut Instant,
+    ) -> Result<Vec<Tensor>> {
         let inputs = self.encoder.encode(arguments, rows).map_err(|error| self.unscorable(error))?;
-        lap(&mut clock, &mut stats.encode);
+        lap(clock, &mut stats.encode);
         let outputs = self.executable.run(&inputs, context)?;
-        lap(&mut clock, &mut stats.run);
+        lap(clock, &mut stats.run);
         if !self.probed {
             self.known_good.get_or_init(|| match self.fixed_batch {
                 Some(_) => inputs,
                 None => inputs.into_iter().map(|input| input.truncated(1)).collect(),
             });
         }
-        let scores = self.decode(outputs, rows, wanted)?;
-        lap(&mut clock, &mut stats.decode);
-        stats.rows += wanted;
-        stats.batches += 1;
-        Ok(scores)
+        Ok(outputs)
     }
 
     fn decode(&self, outputs: Vec<Tensor>, rows: usize, wanted: usize) -> Result<ArrayRef> {

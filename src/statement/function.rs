@@ -8,6 +8,7 @@ use datafusion::execution::context::{FunctionFactory, RegisterFunction, SessionS
 use datafusion::logical_expr::{CreateFunction, Expr, ScalarUDF};
 use datafusion_predict_udfs::ModelFunction;
 
+use crate::config::PredictConfig;
 use crate::model::ModelOptions;
 use crate::session::PredictRuntime;
 
@@ -60,7 +61,8 @@ impl FunctionFactory for OnnxFunctionFactory {
             }
             parameters.push((parameter.value.to_lowercase(), argument.data_type.clone()));
         }
-        let predictor = self.runtime.load(&name, uri, vec![], options).await?;
+        let engine = PredictConfig::of(state.config_options()).engine;
+        let predictor = self.runtime.load(&name, uri, vec![], options, &engine).await?;
         let function = ModelFunction::declared(&name, predictor, parameters, statement.return_type)?;
         Ok(RegisterFunction::Scalar(Arc::new(ScalarUDF::new_from_impl(function))))
     }

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::dialect::dialect_from_str;
 use super::ml_predict::rewrite_tables;
 use super::parse::{CreateModel, PredictStatement, parse_sql};
 use super::{hints, show};
+use crate::config::PredictConfig;
 use crate::error::Result;
 use crate::optimizer::BindPredict;
 use crate::session::{PredictRuntime, runtime_of};
@@ -40,7 +41,7 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
     runtime.catalog().refresh().await?;
     match statement {
         PredictStatement::CreateModel(create) => {
-            create_model(&runtime, create).await?;
+            create_model(&runtime, create, &engine_of(context)).await?;
             nothing(context)
         }
         PredictStatement::DropModel { name, if_exists } => {
@@ -51,7 +52,7 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         }
         PredictStatement::ShowModels => context.read_batch(show::models(&runtime.catalog().snapshot())?),
         PredictStatement::DescribeModel { name } => {
-            context.read_batch(show::model(runtime.catalog().snapshot().lookup(&name)?)?)
+            context.read_batch(show::model(runtime.catalog().snapshot().lookup(&name)?, &engine_of(context))?)
         }
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
@@ -70,10 +71,11 @@ async fn plan(state: &SessionState, statement: &Statement) -> DFResult<LogicalPl
         return Ok(plan);
     }
     let unbound = plan.clone();
-    let bound = match BindPredict::bind(plan) {
+    let options = state.config_options();
+    let bound = match BindPredict::bind(plan, options) {
         Ok(bound) => bound,
         // A model may have been replaced between planning and binding: once more, with the new types.
-        Err(_) => BindPredict::bind(state.statement_to_plan(statement.clone()).await?)?,
+        Err(_) => BindPredict::bind(state.statement_to_plan(statement.clone()).await?, options)?,
     };
     if bound != unbound {
         // The types around a call are checked now, so that an error can still be explained.
@@ -92,7 +94,12 @@ fn holds_on_to_versions(plan: &LogicalPlan) -> bool {
     !matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(PlanStatement::Prepare(_)))
 }
 
-async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel) -> Result<()> {
+/// The engine that the session chose.
+fn engine_of(context: &SessionContext) -> String {
+    PredictConfig::of(context.state_ref().read().config_options()).engine
+}
+
+async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel, engine: &str) -> Result<()> {
     let exists = runtime.catalog().snapshot().get(&create.name).is_some();
     if exists && create.if_not_exists {
         return Ok(());
@@ -104,7 +111,7 @@ async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel) -> Res
             create.name
         );
     }
-    let predictor = runtime.load(&create.name, &create.uri, create.features, create.options).await?;
+    let predictor = runtime.load(&create.name, &create.uri, create.features, create.options, engine).await?;
     let created = runtime.catalog().create(&create.name, predictor, create.or_replace).await;
     match created {
         // Somebody else was faster, which IF NOT EXISTS allows.

@@ -33,9 +33,9 @@ pub(super) fn models(snapshot: &CatalogSnapshot) -> DFResult<RecordBatch> {
     ])?)
 }
 
-/// One row for each thing to know of a model.
-pub(super) fn model(version: &ModelVersion) -> DFResult<RecordBatch> {
-    let predictor = &version.predictor;
+/// One row for each thing to know of a model, as the engine that the session chose runs it.
+pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatch> {
+    let predictor = version.predictor.by_engine(engine)?;
     let model = predictor.model();
     let metadata = model.metadata();
     let mut rows: Vec<(&str, String, String)> = vec![];
@@ -81,6 +81,9 @@ pub(super) fn model(version: &ModelVersion) -> DFResult<RecordBatch> {
     row("call", "batch_size", predictor.batch_size().to_string());
     row("call", "engine", predictor.engine().to_owned());
     row("call", "device", predictor.device());
+    if let Some(size) = predictor.size_in_memory() {
+        row("call", "size in memory", size.to_string());
+    }
     for refusal in predictor.refusals() {
         row("call", "not run by", refusal.clone());
     }

@@ -119,6 +119,27 @@ impl InputEncoder {
         (groups.len() > 1).then(|| groups.into_values().map(UInt64Array::from).collect())
     }
 
+    /// The arguments as the columns of each input, for an engine that reads them where they lie; `None` if a list is
+    /// among them. A column of another type than its input's elements is converted; texts stay as they are.
+    pub(crate) fn columns(&self, arguments: &[ArrayRef]) -> Option<Result<Vec<Vec<ArrayRef>>>> {
+        if arguments.iter().any(|argument| is_list(argument.data_type())) {
+            return None;
+        }
+        let column = |(argument, array): (usize, &ArrayRef)| {
+            let input = if self.matrix().is_some() { &self.inputs[0] } else { &self.inputs[argument] };
+            match input.element {
+                ElementType::String if !is_text(array.data_type()) => convert(array, input.element, argument),
+                ElementType::String => Ok(array.clone()),
+                element => convert(array, element, argument),
+            }
+        };
+        let columns: Result<Vec<_>> = arguments.iter().enumerate().map(column).collect();
+        Some(columns.map(|columns| match self.matrix() {
+            Some(_) => vec![columns],
+            None => columns.into_iter().map(|column| vec![column]).collect(),
+        }))
+    }
+
     /// The inputs for `rows` rows. NULL among floats becomes NaN; elsewhere the caller has left such rows out.
     pub(crate) fn encode(&self, arguments: &[ArrayRef], rows: usize) -> Result<Vec<Tensor>> {
         let types: Vec<_> = arguments.iter().map(|argument| argument.data_type()).collect();
@@ -169,6 +190,15 @@ fn sql_type(element: ElementType) -> &'static str {
         ElementType::UInt64 => "BIGINT UNSIGNED",
         ElementType::Bool => "BOOLEAN",
         ElementType::String => "VARCHAR",
+    }
+}
+
+/// Texts, or a dictionary of them.
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
     }
 }
 

@@ -32,7 +32,7 @@ def write_model(model, path):
 
 def open_session(path):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -42,23 +42,27 @@ def sql_name(text):
     return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
-def save_case(name, model, columns, input_form, kinds=None):
+def save_case(name, model, columns, input_form, kinds=None, root=ROOT, check=None, **fields):
     """Saves NAME.onnx and NAME.parquet (the columns, then expected_* as onnxruntime gives them); returns the outputs.
 
     input_form is "matrix" (the columns side by side are the one input), "list" (one list column is the one input) or
     "columns" (one column for each input, of its name). `kinds` maps an output's name to its kind in the manifest.
+    `check` gets the outputs and raises if they must not be saved; `fields` are more fields of the manifest's entry.
     """
-    path = ROOT / f"{name}.onnx"
+    path = root / f"{name}.onnx"
     write_model(model, path)
     session = open_session(path)
     values = session.run(None, model_inputs(session, columns, input_form))
     outputs = {node.name: value for node, value in zip(session.get_outputs(), values)}
+    if check:
+        check(outputs)
 
     expected = {f"expected_{output}": list_column(value) for output, value in outputs.items()}
     table = pa.table({**{column: fixed_list_column(value) for column, value in columns.items()}, **expected})
     pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
 
-    record(name, table, session, list(columns), input_form, outputs, kinds or {})
+    entry = describe_case(name, table, session, list(columns), input_form, outputs, kinds or {})
+    record(name, {**entry, **fields}, root / "manifest.json")
     return outputs
 
 
@@ -100,9 +104,8 @@ def list_column(value):
     return pa.ListArray.from_arrays(offsets, flat)
 
 
-def record(name, table, session, features, input_form, outputs, kinds):
-    """Adds the model to manifest.json, under its name without the first folder."""
-    entry = {
+def describe_case(name, table, session, features, input_form, outputs, kinds):
+    return {
         "onnx": f"{name}.onnx",
         "parquet": f"{name}.parquet",
         "rows": table.num_rows,
@@ -114,9 +117,16 @@ def record(name, table, session, features, input_form, outputs, kinds):
             for node in session.get_outputs()
         ],
     }
-    manifest_path = ROOT / "manifest.json"
+
+
+def record(name, entry, manifest_path):
+    """Adds the model to the manifest, under its name without the first folder."""
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
-    manifest[name.split("/", 1)[1]] = entry
+    manifest[name.split("/", 1)[-1]] = entry
+    write_manifest(manifest, manifest_path)
+
+
+def write_manifest(manifest, manifest_path):
     lines = [f"{json.dumps(key)}: {json.dumps(manifest[key])}" for key in sorted(manifest)]
     manifest_path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

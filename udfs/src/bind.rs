@@ -17,7 +17,8 @@ use crate::suggest::nearest;
 /// Binds `predict('name', …)`, `function` with `arguments`, as it stands over `input`, whose columns `schema` holds.
 ///
 /// The result is a call of a [`ModelFunction`] whose arguments are the model's features in the model's order,
-/// whichever form the call had: by position, by name in a struct, a wildcard, or one list column.
+/// whichever form the call had: by position, by name in a struct, a wildcard, or one list column. `choose` may put another
+/// form of the model in its place, with the same features.
 ///
 /// # Errors
 /// A model that is not known, a wildcard on a model without feature names, features that are missing or ambiguous,
@@ -27,6 +28,7 @@ pub fn bind_call(
     mut arguments: Vec<Expr>,
     input: Option<&LogicalPlan>,
     schema: &DFSchema,
+    choose: &dyn Fn(Arc<dyn ScoringModel>) -> Result<Arc<dyn ScoringModel>>,
 ) -> Result<Expr> {
     if arguments.len() < 2 {
         return function.too_few_arguments();
@@ -36,6 +38,7 @@ pub fn bind_call(
         Expr::Literal(value, _) => Some(value),
         _ => None,
     })?;
+    let model = choose(model)?;
     let features = features(model.as_ref(), arguments, input, schema)?;
     let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
     model.check_arguments(&types)?;

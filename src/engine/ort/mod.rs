@@ -8,7 +8,7 @@ mod session;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{CoreBudget, Device, Engine, Executable, LoadRequest};
+use super::{CoreBudget, Device, Engine, LoadRequest, Loaded};
 use crate::error::{Error, Result, bail};
 use crate::model::Model;
 use session::OrtExecutable;
@@ -36,19 +36,19 @@ impl Engine for OrtEngine {
         "onnxruntime"
     }
 
-    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Arc<dyn Executable>> {
+    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded> {
         let environment = library::environment(self.library.as_deref())?;
         let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
         if request.device != Device::Auto {
-            return Ok(Arc::new(load(request.device)?));
+            return Ok(Loaded::Ready(Arc::new(load(request.device)?)));
         }
         for device in provider::candidates() {
             match load(device) {
-                Ok(executable) => return Ok(Arc::new(executable)),
+                Ok(executable) => return Ok(Loaded::Ready(Arc::new(executable))),
                 Err(error) => log::debug!("device {device} is not used for model '{}': {error}", model.uri()),
             }
         }
-        Ok(Arc::new(load(Device::Cpu)?))
+        Ok(Loaded::Ready(Arc::new(load(Device::Cpu)?)))
     }
 }
 

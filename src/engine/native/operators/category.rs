@@ -1,0 +1,526 @@
+//! Operators that look values up: categories, labels, tables.
+
+use std::sync::Arc;
+
+use datafusion::common::HashMap;
+
+use super::elementwise::truncated;
+use super::shape::{pick, positions_of};
+use crate::engine::native::compile::{Compiler, Origin};
+use crate::engine::native::node::Node;
+use crate::engine::native::program::{Buffer, Kernel, Kind, Slice, TextTable, Texts};
+use crate::engine::native::trees::TreeScratch;
+use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, kind_of, unsupported};
+use crate::tensor::ElementType;
+
+/// Positions that lie this close together are looked up in an array.
+const MOST_SPAN: u64 = 1 << 16;
+
+/// The number that stands for each of some numbers.
+#[derive(Debug)]
+enum Codes {
+    /// By distance from the first number.
+    Array {
+        first: i64,
+        codes: Vec<i64>,
+    },
+    Map(HashMap<i64, i64>),
+}
+
+impl Codes {
+    fn new(pairs: impl Iterator<Item = (i64, i64)>, default: i64) -> Self {
+        let mut map = HashMap::new();
+        for (key, code) in pairs {
+            map.entry(key).or_insert(code);
+        }
+        let (first, last) = (map.keys().min().copied().unwrap_or(0), map.keys().max().copied().unwrap_or(0));
+        if first.abs_diff(last) >= MOST_SPAN {
+            return Self::Map(map);
+        }
+        let codes = (first..=last).map(|key| map.get(&key).copied().unwrap_or(default)).collect();
+        Self::Array { first, codes }
+    }
+
+    #[inline]
+    fn get(&self, key: i64, default: i64) -> i64 {
+        match self {
+            Self::Array { first, codes } => {
+                codes.get(key.wrapping_sub(*first) as u64 as usize).copied().unwrap_or(default)
+            }
+            Self::Map(map) => map.get(&key).copied().unwrap_or(default),
+        }
+    }
+}
+
+/// Numbers → the numbers that stand for them. Floats are cut to integers, as ONNX Runtime does.
+#[derive(Debug)]
+struct LookUp {
+    codes: Codes,
+    default: i64,
+    /// If a number that is not among them is an error: what it is.
+    unknown: Option<&'static str>,
+}
+
+/// What a category is that an encoder was not made for.
+const UNKNOWN_CATEGORY: &str = "a category that the model does not know";
+
+impl Kernel for LookUp {
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        _: &mut TreeScratch,
+    ) -> Result<(), String> {
+        for (input, output) in inputs.iter().zip(outputs) {
+            let output = &mut output.i64s_mut()[..rows];
+            match input {
+                Slice::I64(keys) => {
+                    output.iter_mut().zip(*keys).for_each(|(to, key)| *to = self.codes.get(*key, self.default));
+                }
+                Slice::F32(keys) => output.iter_mut().zip(*keys).for_each(|(to, key)| {
+                    *to = self.codes.get(truncated((*key).into()), self.default);
+                }),
+                Slice::F64(keys) => output.iter_mut().zip(*keys).for_each(|(to, key)| {
+                    *to = self.codes.get(truncated(*key), self.default);
+                }),
+            }
+            if let Some(unknown) = self.unknown.filter(|_| output.contains(&self.default)) {
+                return Err(unknown.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A code that stands for nothing.
+const NONE: i64 = -1;
+
+/// Positions in a list → one column for each position, 1 where it is, else 0.
+#[derive(Debug)]
+struct OneHot {
+    strict: bool,
+}
+
+impl Kernel for OneHot {
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        _: &mut TreeScratch,
+    ) -> Result<(), String> {
+        let codes = inputs[0].i64s();
+        if self.strict && codes.contains(&NONE) {
+            return Err(UNKNOWN_CATEGORY.into());
+        }
+        for (category, output) in outputs.iter_mut().enumerate() {
+            let output = &mut output.f32s_mut()[..rows];
+            output.iter_mut().zip(codes).for_each(|(to, code)| *to = f32::from(u8::from(*code == category as i64)));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn one_hot_encoder(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let (ints, texts) = (node.ints("cats_int64s"), node.texts("cats_strings"));
+    let strict = !node.flag("zeros", true);
+    let count = if value.element == ElementType::String { texts.len() } else { ints.len() };
+    if count == 0 {
+        invalid!("has no categories for {}", value.element);
+    }
+    let mut items = vec![];
+    for item in &value.items {
+        let code = if value.element == ElementType::String {
+            let pairs = texts.iter().enumerate().map(|(i, text)| (text.to_string(), i as i64));
+            text_code(compiler, value, item, pairs.collect(), NONE)?
+        } else {
+            kind_of(value.element)?;
+            let codes = Codes::new(last_positions(ints), NONE);
+            compiler
+                .emit(LookUp { codes, default: NONE, unknown: None }, std::slice::from_ref(item), &[Kind::I64])?
+                .remove(0)
+        };
+        let columns = compiler.emit(OneHot { strict }, std::slice::from_ref(&code), &vec![Kind::F32; count])?;
+        // What checks its categories has to be run.
+        if let (Operand::Register(code), false) = (&code, strict) {
+            for (category, column) in columns.iter().enumerate() {
+                compiler.set_origin(column, Origin::OneHot { code: *code, category, of: count });
+            }
+        }
+        items.extend(columns);
+    }
+    let dims = value.dims.iter().copied().chain([count]).collect();
+    Ok(vec![Value { element: ElementType::Float32, dims, rows: value.rows, items, texts: None }])
+}
+
+/// Of a key that is there twice, ONNX Runtime keeps the last position.
+fn last_positions(keys: &[i64]) -> impl Iterator<Item = (i64, i64)> + '_ {
+    keys.iter().enumerate().rev().map(|(position, key)| (*key, position as i64))
+}
+
+/// The number that stands for a text.
+fn text_code(
+    compiler: &mut Compiler,
+    value: &Value,
+    item: &Operand,
+    codes: HashMap<String, i64>,
+    default: i64,
+) -> Result<Operand> {
+    let table = TextTable { codes, default };
+    match (item, &value.texts) {
+        (Operand::Text(column), _) => compiler.look_up(*column, Arc::new(table)),
+        (Operand::Constant(Scalar::Text(text)), _) => Ok(Operand::Constant(Scalar::I64(table.code(text)))),
+        (item, Some(texts)) => {
+            let pairs = texts.iter().enumerate().map(|(i, text)| (i as i64, table.code(text)));
+            let kernel = LookUp { codes: Codes::new(pairs, default), default, unknown: None };
+            Ok(compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0))
+        }
+        _ => unsupported!("computes with texts"),
+    }
+}
+
+/// The position of a value among `keys`, by its bits; NaN is equal to NaN.
+#[derive(Debug)]
+struct FloatLookUp {
+    codes: HashMap<u64, i64>,
+}
+
+fn float_bits(x: f64) -> u64 {
+    if x.is_nan() { f64::NAN.to_bits() } else { (x + 0.0).to_bits() }
+}
+
+impl Kernel for FloatLookUp {
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        _: &mut TreeScratch,
+    ) -> Result<(), String> {
+        let code = |x: f64| self.codes.get(&float_bits(x)).copied().unwrap_or(NONE);
+        for (input, output) in inputs.iter().zip(outputs) {
+            let output = &mut output.i64s_mut()[..rows];
+            match input {
+                Slice::F32(x) => output.iter_mut().zip(*x).for_each(|(to, x)| *to = code((*x).into())),
+                Slice::F64(x) => output.iter_mut().zip(*x).for_each(|(to, x)| *to = code(*x)),
+                Slice::I64(x) => output.copy_from_slice(x),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands at a position in a table.
+#[derive(Debug)]
+struct Table<T> {
+    values: Vec<T>,
+    /// For a position outside.
+    default: T,
+}
+
+macro_rules! table_kernel {
+    ($native:ty, $get_mut:ident) => {
+        impl Kernel for Table<$native> {
+            fn run(
+                &self,
+                rows: usize,
+                inputs: &[Slice<'_>],
+                outputs: &mut [Buffer],
+                _: &mut TreeScratch,
+            ) -> Result<(), String> {
+                for (input, output) in inputs.iter().zip(outputs) {
+                    for (to, position) in output.$get_mut()[..rows].iter_mut().zip(input.i64s()) {
+                        *to = self.values.get(*position as usize).copied().unwrap_or(self.default);
+                    }
+                }
+                Ok(())
+            }
+        }
+    };
+}
+table_kernel!(f32, f32s_mut);
+table_kernel!(f64, f64s_mut);
+table_kernel!(i64, i64s_mut);
+
+/// A column of what stands at the positions in `code`; of texts, a column of their positions.
+fn from_table(compiler: &mut Compiler, code: &Operand, values: &[Scalar], default: Option<&Scalar>) -> Result<Operand> {
+    macro_rules! emit {
+        ($variant:ident, $kind:ident, $zero:expr) => {{
+            let get = |scalar: &Scalar| match scalar {
+                Scalar::$variant(value) => Ok(*value),
+                other => invalid!("a table of {other:?} and others"),
+            };
+            let table = Table {
+                values: values.iter().map(get).collect::<Result<_>>()?,
+                default: default.map(get).transpose()?.unwrap_or($zero),
+            };
+            compiler.emit(table, std::slice::from_ref(code), &[Kind::$kind])?.remove(0)
+        }};
+    }
+    Ok(match values.first().or(default) {
+        Some(Scalar::F32(_)) => emit!(F32, F32, 0.0),
+        Some(Scalar::F64(_)) => emit!(F64, F64, 0.0),
+        Some(Scalar::I64(_)) => emit!(I64, I64, 0),
+        // Texts are their positions already; the default comes after them.
+        Some(Scalar::Text(_)) => {
+            let table = Table { values: (0..values.len() as i64).collect(), default: values.len() as i64 };
+            compiler.emit(table, std::slice::from_ref(code), &[Kind::I64])?.remove(0)
+        }
+        Some(Scalar::Rows) | None => unsupported!("an empty table"),
+    })
+}
+
+/// Maps each element by `keys` and `values`. NaN is a key only if `nan_is_key`.
+fn map(
+    compiler: &mut Compiler,
+    value: &Value,
+    keys: &[Scalar],
+    values: &[Scalar],
+    default: Scalar,
+    element: ElementType,
+    nan_is_key: bool,
+) -> Result<Value> {
+    if keys.len() != values.len() {
+        invalid!("{} keys and {} values", keys.len(), values.len());
+    }
+    let mut items = vec![];
+    for item in &value.items {
+        let position = match value.element {
+            ElementType::String => {
+                let mut positions = HashMap::new();
+                for (position, key) in keys.iter().enumerate() {
+                    let Scalar::Text(key) = key else { invalid!("keys that are no texts, for texts") };
+                    positions.entry(key.to_string()).or_insert(position as i64);
+                }
+                text_code(compiler, value, item, positions, NONE)?
+            }
+            ElementType::Float32 | ElementType::Float64 => {
+                let mut codes = HashMap::new();
+                for (position, key) in keys.iter().enumerate() {
+                    let key = match key {
+                        Scalar::F32(key) => (*key).into(),
+                        Scalar::F64(key) => *key,
+                        _ => invalid!("keys that are no floats, for floats"),
+                    };
+                    if nan_is_key || !key.is_nan() {
+                        codes.entry(float_bits(key)).or_insert(position as i64);
+                    }
+                }
+                compiler.emit(FloatLookUp { codes }, std::slice::from_ref(item), &[Kind::I64])?.remove(0)
+            }
+            other => {
+                kind_of(other)?;
+                let mut pairs = vec![];
+                for (position, key) in keys.iter().enumerate() {
+                    let Scalar::I64(key) = key else { invalid!("keys that are no integers, for integers") };
+                    pairs.push((*key, position as i64));
+                }
+                let kernel = LookUp { codes: Codes::new(pairs.into_iter(), NONE), default: NONE, unknown: None };
+                compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0)
+            }
+        };
+        items.push(from_table(compiler, &position, values, Some(&default))?);
+    }
+    let texts = match element {
+        ElementType::String => Some(texts_of(values.iter().chain([&default]))?),
+        _ => None,
+    };
+    Ok(Value { element, items, texts, ..value.clone() })
+}
+
+fn texts_of<'a>(values: impl Iterator<Item = &'a Scalar>) -> Result<Texts> {
+    let text = |scalar: &Scalar| match scalar {
+        Scalar::Text(text) => Ok(text.clone()),
+        other => invalid!("{other:?} among texts"),
+    };
+    values.map(text).collect()
+}
+
+pub(super) fn label_encoder(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    if node.opset < 2 {
+        let classes: Vec<_> = node.texts("classes_strings").into_iter().map(Scalar::Text).collect();
+        let positions: Vec<_> = (0..classes.len() as i64).map(Scalar::I64).collect();
+        let text = Scalar::Text(node.text_or("default_string", "_Unused").into());
+        let int = Scalar::I64(node.int_or("default_int64", -1));
+        return Ok(vec![match value.element {
+            ElementType::String => map(compiler, value, &classes, &positions, int, ElementType::Int64, false)?,
+            _ => map(compiler, value, &positions, &classes, text, ElementType::String, false)?,
+        }]);
+    }
+    let (keys, _) = list(node, "keys")?;
+    let (values, element) = list(node, "values")?;
+    let default = match node.tensor("default_tensor")?.and_then(|tensor| tensor.items.first().cloned()) {
+        Some(Operand::Constant(default)) => default,
+        _ => match element {
+            ElementType::String => Scalar::Text(node.text_or("default_string", "_Unused").into()),
+            ElementType::Float32 => Scalar::F32(node.float_or("default_float", -0.0)),
+            ElementType::Float64 => Scalar::F64(node.float_or("default_float", -0.0).into()),
+            _ => Scalar::I64(node.int_or("default_int64", -1)),
+        },
+    };
+    Ok(vec![map(compiler, value, &keys, &values, default, element, node.opset >= 4)?])
+}
+
+/// The list `name`, in whichever of the attributes for its types it stands.
+fn list(node: &Node<'_>, name: &str) -> Result<(Vec<Scalar>, ElementType)> {
+    let attribute = |kind: &str| format!("{name}_{kind}");
+    if let Some(tensor) = node.tensor(&attribute("tensor"))? {
+        let items = tensor.items.iter().filter_map(|item| item.constant().cloned()).collect();
+        return Ok((items, tensor.element));
+    }
+    if node.attribute(&attribute("int64s")).is_some() {
+        let ints = node.ints(&attribute("int64s"));
+        return Ok((ints.iter().map(|value| Scalar::I64(*value)).collect(), ElementType::Int64));
+    }
+    if node.attribute(&attribute("floats")).is_some() {
+        let floats = node.floats(&attribute("floats"));
+        return Ok((floats.iter().map(|value| Scalar::F32(*value)).collect(), ElementType::Float32));
+    }
+    let texts = node.texts(&attribute("strings"));
+    Ok((texts.into_iter().map(Scalar::Text).collect(), ElementType::String))
+}
+
+pub(super) fn category_mapper(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    // Of a key that is there twice, ONNX Runtime keeps the last.
+    let texts: Vec<_> = node.texts("cats_strings").into_iter().rev().map(Scalar::Text).collect();
+    let ints: Vec<_> = node.ints("cats_int64s").iter().rev().map(|value| Scalar::I64(*value)).collect();
+    let text = Scalar::Text(node.text_or("default_string", "_Unused").into());
+    let int = Scalar::I64(node.int_or("default_int64", -1));
+    Ok(vec![match value.element {
+        ElementType::String => map(compiler, value, &texts, &ints, int, ElementType::Int64, false)?,
+        _ => map(compiler, value, &ints, &texts, text, ElementType::String, false)?,
+    }])
+}
+
+/// Elements of a constant, at positions that differ from row to row.
+pub(super) fn gather_by_row(
+    compiler: &mut Compiler,
+    table: &Value,
+    indices: &Value,
+    axis: usize,
+) -> Result<Vec<Value>> {
+    let Some(values) = table.scalars().filter(|_| table.rows.is_none()) else {
+        unsupported!("picks from rows at positions of rows");
+    };
+    if table.rank() != 1 || axis != 0 {
+        unsupported!("picks from {:?} at positions of rows", table.dims);
+    }
+    let values: Vec<_> = values.into_iter().cloned().collect();
+    let items = indices.items.iter().map(|index| look_up_in(compiler, index, &values)).collect::<Result<_>>()?;
+    let texts = match table.element {
+        ElementType::String => Some(texts_of(values.iter())?),
+        _ => None,
+    };
+    Ok(vec![Value { element: table.element, items, texts, ..indices.clone() }])
+}
+
+/// What stands at the position `index` in `values`, from the end where it is negative.
+fn look_up_in(compiler: &mut Compiler, index: &Operand, values: &[Scalar]) -> Result<Operand> {
+    let size = values.len() as i64;
+    let pairs = (-size..size).map(|position| (position, position.rem_euclid(size)));
+    let kernel =
+        LookUp { codes: Codes::new(pairs, NONE), default: NONE, unknown: Some("a position outside the model's table") };
+    let position = compiler.emit(kernel, std::slice::from_ref(index), &[Kind::I64])?.remove(0);
+    from_table(compiler, &position, values, None)
+}
+
+pub(super) fn array_feature_extractor(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let (value, indices) = (node.input(0)?, node.input(1)?);
+    let Some(axis) = value.rank().checked_sub(1) else { invalid!("picks from a single number") };
+    if indices.rows.is_some() {
+        // From a list: one row, with what stands at each position.
+        if value.rows.is_some() || value.items.len() != value.dims[axis] || indices.items.len() != 1 {
+            unsupported!("picks from {:?} at positions of rows", value.dims);
+        }
+        let list = value.reshaped(vec![value.items.len()], None);
+        let picked = gather_by_row(compiler, &list, indices, 0)?.remove(0);
+        return Ok(vec![picked.reshaped(vec![1, 1], Some(1))]);
+    }
+    if value.rows == Some(axis) {
+        unsupported!("picks rows");
+    }
+    let picks = positions_of(&indices.integers()?, value.dims[axis])?;
+    let mut dims = value.dims.clone();
+    dims[axis] = picks.len();
+    let items = pick(value, axis, &picks);
+    // A list becomes a matrix of one row.
+    let (dims, rows) = match value.rank() {
+        1 => (vec![1, picks.len()], value.rows),
+        _ => (dims, value.rows),
+    };
+    Ok(vec![value.with_items(dims, rows, items)])
+}
+
+/// Texts that are numbers, as numbers.
+pub(super) fn parse_texts(compiler: &mut Compiler, value: &Value, element: ElementType) -> Result<Value> {
+    let Some(texts) = &value.texts else { unsupported!("casts texts") };
+    let parse = |text: &Arc<str>| {
+        let scalar = match element {
+            ElementType::Int64 => text.parse().ok().map(Scalar::I64),
+            ElementType::Float32 => text.parse().ok().map(Scalar::F32),
+            ElementType::Float64 => text.parse().ok().map(Scalar::F64),
+            _ => None,
+        };
+        match scalar {
+            Some(scalar) => Ok(scalar),
+            None => unsupported!("casts '{text}' to {element}"),
+        }
+    };
+    let values = texts.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let items = value.items.iter().map(|code| from_table(compiler, code, &values, None)).collect::<Result<_>>()?;
+    Ok(Value { element, items, texts: None, ..value.clone() })
+}
+
+/// One of two values for each position.
+#[derive(Debug)]
+struct Indicate {
+    position: i64,
+    depth: i64,
+}
+
+impl Kernel for Indicate {
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        _: &mut TreeScratch,
+    ) -> Result<(), String> {
+        for (to, index) in outputs[0].i64s_mut()[..rows].iter_mut().zip(inputs[0].i64s()) {
+            let index = if *index < 0 { index.wrapping_add(self.depth) } else { *index };
+            *to = (index == self.position).into();
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn one_hot(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let (indices, depth, values) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let indices = super::elementwise::cast_to(compiler, indices, ElementType::Int64)?;
+    let depth = super::elementwise::cast_to(compiler, depth, ElementType::Int64)?.integers()?;
+    let Some(depth) = depth.first().copied().filter(|depth| (1..=1 << 12).contains(depth)) else {
+        unsupported!("a depth of {depth:?}");
+    };
+    let rank = indices.rank() as i64;
+    if node.int_or("axis", -1) != -1 && node.int_or("axis", -1) != rank {
+        unsupported!("works along another axis than the last");
+    }
+    let Some(values) = values.scalars().filter(|values| values.len() == 2) else {
+        unsupported!("values that are not two constants");
+    };
+    let values: Vec<_> = values.into_iter().cloned().collect();
+    let mut items = vec![];
+    for index in &indices.items {
+        for position in 0..depth {
+            let kernel = Indicate { position, depth };
+            let on = compiler.emit(kernel, std::slice::from_ref(index), &[Kind::I64])?.remove(0);
+            items.push(from_table(compiler, &on, &values, None)?);
+        }
+    }
+    let dims = indices.dims.iter().copied().chain([depth as usize]).collect();
+    Ok(vec![Value { element: node.input(2)?.element, items, dims, ..indices.clone() }])
+}

@@ -1,0 +1,240 @@
+//! A compiled graph: steps over blocks of columns.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::trees::{BLOCK, TreeScratch};
+use crate::tensor::ElementType;
+
+/// Texts that columns of positions stand for.
+pub(crate) type Texts = Arc<[Arc<str>]>;
+
+/// How the elements of a column are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    F32,
+    F64,
+    /// Integers of any width, booleans, and positions of texts.
+    I64,
+}
+
+/// A column while the graph is compiled: each is written once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Register {
+    pub kind: Kind,
+    pub number: u32,
+}
+
+/// Where a column is while the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Location {
+    /// A column of the inputs, read where it lies.
+    Input(usize),
+    /// A buffer for one block, which several columns use in turn.
+    Slot(usize),
+}
+
+/// Elements of a column, for the rows of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Slice<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    I64(&'a [i64]),
+}
+
+/// A slot's memory: one block.
+#[derive(Debug)]
+pub(super) enum Buffer {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+}
+
+macro_rules! accessors {
+    ($($variant:ident, $get:ident, $get_mut:ident, $native:ty;)+) => {
+        impl<'a> Slice<'a> {
+            $(
+                /// The elements; the compiler gives each kernel columns of the kinds that it asked for.
+                #[inline]
+                pub(super) fn $get(self) -> &'a [$native] {
+                    match self {
+                        Self::$variant(values) => values,
+                        other => unreachable!("a column of {}, not {other:?}", stringify!($variant)),
+                    }
+                }
+            )+
+        }
+
+        impl Buffer {
+            $(
+                /// The elements; the compiler gives each kernel columns of the kinds that it asked for.
+                #[inline]
+                pub(super) fn $get_mut(&mut self) -> &mut [$native] {
+                    match self {
+                        Self::$variant(values) => values,
+                        other => unreachable!("a column of {}, not {other:?}", stringify!($variant)),
+                    }
+                }
+            )+
+
+            pub(super) fn new(kind: Kind, rows: usize) -> Self {
+                match kind { $(Kind::$variant => Self::$variant(vec![Default::default(); rows]),)+ }
+            }
+
+            pub(super) fn slice(&self, rows: usize) -> Slice<'_> {
+                match self { $(Self::$variant(values) => Slice::$variant(&values[..rows]),)+ }
+            }
+        }
+    };
+}
+accessors! {
+    F32, f32s, f32s_mut, f32;
+    F64, f64s, f64s_mut, f64;
+    I64, i64s, i64s_mut, i64;
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::F32(vec![])
+    }
+}
+
+/// What a step does with a block of its columns.
+pub(super) trait Kernel: Debug + Send + Sync {
+    /// Computes the first `rows` elements of each output, which hold a block each. The outputs are none of the inputs.
+    ///
+    /// # Errors
+    /// A row for which there is no result, in words that follow the model's name.
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        scratch: &mut TreeScratch,
+    ) -> Result<(), String>;
+
+    /// Bytes in memory, beside the constants of a few columns.
+    fn size(&self) -> usize {
+        0
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Step {
+    pub kernel: Box<dyn Kernel>,
+    pub inputs: Vec<Location>,
+    /// Slots.
+    pub outputs: Vec<usize>,
+}
+
+/// A column of the inputs that the program reads.
+#[derive(Debug, Clone)]
+pub(super) struct InputColumn {
+    /// Which input of the model, and which of its columns.
+    pub input: usize,
+    pub column: usize,
+    /// Of a text: what it is looked up in, for the position that the program reads in its place.
+    pub lookup: Option<Arc<TextTable>>,
+}
+
+/// Texts and the numbers that stand for them.
+#[derive(Debug)]
+pub(super) struct TextTable {
+    pub codes: datafusion::common::HashMap<String, i64>,
+    /// For a text that is not among them.
+    pub default: i64,
+}
+
+impl TextTable {
+    pub(super) fn code(&self, text: &str) -> i64 {
+        self.codes.get(text).copied().unwrap_or(self.default)
+    }
+}
+
+/// An output of the program.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub element: ElementType,
+    /// Of a row.
+    pub dims: Vec<usize>,
+    pub columns: Vec<(Kind, Location)>,
+    /// Of a text: the columns are positions in these.
+    pub texts: Option<Texts>,
+}
+
+/// A compiled graph.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub inputs: Vec<InputColumn>,
+    pub steps: Vec<Step>,
+    pub outputs: Vec<Output>,
+    pub slots: Vec<Kind>,
+    /// Slots that hold the same number in all rows, and are never written.
+    pub constants: Vec<(usize, Constant)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Constant {
+    F32(f32),
+    F64(f64),
+    I64(i64),
+}
+
+/// The memory in which a program runs: one for each run at a time.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    slots: Vec<Buffer>,
+    trees: TreeScratch,
+}
+
+impl Program {
+    pub(super) fn scratch(&self) -> Scratch {
+        let mut slots: Vec<_> = self.slots.iter().map(|kind| Buffer::new(*kind, BLOCK)).collect();
+        for (slot, constant) in &self.constants {
+            match constant {
+                Constant::F32(value) => slots[*slot].f32s_mut().fill(*value),
+                Constant::F64(value) => slots[*slot].f64s_mut().fill(*value),
+                Constant::I64(value) => slots[*slot].i64s_mut().fill(*value),
+            }
+        }
+        Scratch { slots, trees: TreeScratch::default() }
+    }
+
+    /// Bytes in memory.
+    pub(super) fn size(&self) -> usize {
+        self.steps.iter().map(|step| step.kernel.size()).sum()
+    }
+
+    /// Runs all steps on one block: `rows` rows of the input columns, of which each slice holds as many.
+    pub(super) fn run(&self, rows: usize, inputs: &[Slice<'_>], scratch: &mut Scratch) -> Result<(), String> {
+        for step in &self.steps {
+            let mut outputs: Vec<_> =
+                step.outputs.iter().map(|slot| std::mem::take(&mut scratch.slots[*slot])).collect();
+            let columns: Vec<_> = step.inputs.iter().map(|at| column(*at, rows, inputs, &scratch.slots)).collect();
+            let result = step.kernel.run(rows, &columns, &mut outputs, &mut scratch.trees);
+            for (slot, buffer) in step.outputs.iter().zip(outputs) {
+                scratch.slots[*slot] = buffer;
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    /// A column of an output, after a run.
+    pub(super) fn output<'a>(
+        &self,
+        location: Location,
+        rows: usize,
+        inputs: &[Slice<'a>],
+        scratch: &'a Scratch,
+    ) -> Slice<'a> {
+        column(location, rows, inputs, &scratch.slots)
+    }
+}
+
+fn column<'a>(location: Location, rows: usize, inputs: &[Slice<'a>], slots: &'a [Buffer]) -> Slice<'a> {
+    match location {
+        Location::Input(input) => inputs[input],
+        Location::Slot(slot) => slots[slot].slice(rows),
+    }
+}
