@@ -1,20 +1,23 @@
 # Two commands do everything: `make demo` and `make test`.
 
 ONNXRUNTIME ?= 1.32.0
+ONNX        := 1.18.0
 DATA        := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/datafusion-predict
 RUNTIME     := $(DATA)/runtime
-VENV        ?= $(HOME)/.cache/datafusion-predict/venv
-BENCH       ?= $(HOME)/.cache/datafusion-predict/bench
+CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datafusion-predict
+BENCH       ?= $(CACHE)/bench
+MATRIX      ?= $(CACHE)/matrix
+FUZZ_SECONDS ?= 600
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint runtime bench release clean
+.PHONY: demo test lint runtime onnx matrix fuzz bench release clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
 	$(CARGO_TARGET_DIR)/debug/datafusion-predict --echo -f sql/scripts/demo.sql
 
-test: lint runtime ## all tests
+test: lint runtime onnx ## all tests
 	cargo test --workspace
 
 lint: ## format and lints
@@ -27,12 +30,28 @@ $(RUNTIME)/onnxruntime-$(ONNXRUNTIME):
 	$(PIP) install --no-deps --upgrade --target "$(RUNTIME)" onnxruntime==$(ONNXRUNTIME)
 	touch "$@"
 
+onnx: $(DATA)/onnx-$(ONNX)/onnx ## the package `onnx`, whose node tests our tests run
+
+$(DATA)/onnx-$(ONNX)/onnx:
+	$(PIP) install --no-deps --upgrade --target "$(DATA)/onnx-$(ONNX)" onnx==$(ONNX)
+
+matrix: runtime ## hundreds of models by the converters, against Python's onnxruntime
+	. benches/environment.sh && environment models tests/models/requirements.txt
+	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
+	MATRIX="$(MATRIX)" cargo test --workspace --test equivalence -- --ignored --nocapture
+
+fuzz: ## the reader of graphs and the compiler, for FUZZ_SECONDS; needs a nightly toolchain and `cargo install cargo-fuzz`
+	mkdir -p "$(CACHE)/fuzz/corpus" && cp -n tests/models/operators/*.onnx tests/models/boosters/*.onnx "$(CACHE)/fuzz/corpus"
+	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev compile "$(CACHE)/fuzz/corpus" -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096
+
 release: runtime ## the fast binary
 	cargo build --release --package datafusion-predict-cli
 
 bench: release ## criterion benches, and whole jobs against the peers
-	cargo bench --workspace --bench overhead
 	benches/peers/run.sh
+	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench engines
+
 
 clean:
 	cargo clean

@@ -5,7 +5,7 @@
 //!               CREATE MODEL  predict('m', …)  ──extract──► Predict node ──► PredictExec
 //!                  │            │ return type from                            coalesce to the model's batch
 //!                  ▼            │ the model's signature                       encode   Arrow → tensors
-//!               catalog ◄───────┘                                             run      engine (ONNX Runtime …)
+//!               catalog ◄───────┘                                             run      engine (native, ONNX Runtime …)
 //!               name → Model (bytes, sha256, signature)                       decode   tensors → Arrow, append columns
 //! ```
 //!

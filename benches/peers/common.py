@@ -25,6 +25,35 @@ DENSE_BATCH = 1024
 TREE_BATCH = 8192
 
 
+def open_session(model: str, threads: int) -> ort.InferenceSession:
+    """Load `model`; each of its runs uses `threads` threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; converters declare shapes that warn at each run
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def find_score(session: ort.InferenceSession, two_rows: dict[str, np.ndarray]) -> tuple[str, int]:
+    """Find the output that holds the score, and the score's column in it.
+
+    A classifier's probabilities have two columns, of which the second counts; else it is the [N, 1] output. Two rows
+    are run to see, since declared shapes are not to be trusted.
+    """
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, two_rows)
+    shapes = {
+        name: value.shape
+        for name, value in zip(names, values, strict=True)
+        if isinstance(value, np.ndarray) and value.dtype == np.float32
+    }
+    for columns in (2, 1):
+        for name, shape in shapes.items():
+            if shape == (2, columns):
+                return name, columns - 1
+    raise SystemExit(f"expected a float output of shape [N, 2] or [N, 1], found {shapes or names}")
+
+
 class Scorer:
     """An ONNX model that turns feature columns into one score a row.
 
@@ -35,36 +64,14 @@ class Scorer:
     def __init__(self, model: str, threads: int) -> None:
         """Load `model`; each of its runs uses `threads` threads."""
         self._arguments = (model, threads)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors; converters declare shapes that warn at each run
-        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.session = open_session(model, threads)
         self.input = self.session.get_inputs()[0].name
-        self.output, self.column = self._find_score()
+        zeros = np.zeros((2, len(FEATURES)), np.float32)
+        self.output, self.column = find_score(self.session, {self.input: zeros})
         self.batch = int(os.environ.get("PEERS_BATCH", TREE_BATCH if self.column else DENSE_BATCH))
 
     def __reduce__(self) -> tuple:
         return Scorer, self._arguments
-
-    def _find_score(self) -> tuple[str, int]:
-        """Find the output that holds the score, and the score's column in it.
-
-        A classifier's probabilities have two columns, of which the second counts; else it is the [N, 1] output. Two
-        rows are run to see, since declared shapes are not to be trusted.
-        """
-        names = [output.name for output in self.session.get_outputs()]
-        values = self.session.run(names, {self.input: np.zeros((2, len(FEATURES)), np.float32)})
-        shapes = {
-            name: value.shape
-            for name, value in zip(names, values, strict=True)
-            if isinstance(value, np.ndarray) and value.dtype == np.float32
-        }
-        for columns in (2, 1):
-            for name, shape in shapes.items():
-                if shape == (2, columns):
-                    return name, columns - 1
-        raise SystemExit(f"expected a float output of shape [N, 2] or [N, 1], found {shapes or names}")
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
         """Score a contiguous [N, 28] matrix in one run."""

@@ -5,19 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/datafusion-predict"
 bench="${BENCH:-$cache/bench}"
-
-environment() { # NAME REQUIREMENTS
-    local folder="$cache/venv-$1"
-    if ! cmp -s "$2" "$folder/requirements.txt"; then
-        python3 -m venv --clear "$folder"
-        "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$2"
-        cp "$2" "$folder/requirements.txt"
-    fi
-}
+. benches/environment.sh
 
 environment models tests/models/requirements.txt
 environment peers benches/peers/requirements.txt
-if [ ! -f "$bench/data.parquet" ]; then
+if [ ! -f "$bench/onehot_text.onnx" ]; then
     (cd tests/models && "$cache/venv-models/bin/python" make_bench.py "$bench")
 fi
 cargo build --release --workspace --bins --benches

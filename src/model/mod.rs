@@ -13,6 +13,7 @@ mod weights;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 
 pub use labels::{ClassLabels, Labels};
@@ -46,7 +47,18 @@ impl Model {
     /// # Errors
     /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
     pub fn read(uri: &str) -> Result<Arc<Self>> {
-        let mut source = source::read(uri)?;
+        Self::of_source(uri, source::read(uri)?)
+    }
+
+    /// The model whose file is in memory. `name` stands for its URI; it has no external weights.
+    ///
+    /// # Errors
+    /// Bytes that are no ONNX model.
+    pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Arc<Self>> {
+        Self::of_source(name, source::from_bytes(name, bytes)?)
+    }
+
+    fn of_source(uri: &str, mut source: source::ModelSource) -> Result<Arc<Self>> {
         if source.proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
         }

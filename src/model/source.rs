@@ -20,7 +20,8 @@ pub(super) struct ModelSource {
     hash: Sha256,
     /// Bytes of the file.
     size: u64,
-    folder: PathBuf,
+    /// Where external weights may be; a model that came as bytes has none.
+    folder: Option<PathBuf>,
 }
 
 /// Reads and decodes the file at `uri`, or `model.onnx` in the folder at `uri`.
@@ -52,8 +53,19 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
     let proto = decoded.map_err(|cause| {
         error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let folder = path.parent().map(Path::to_owned);
     Ok(ModelSource { proto, hash, size: metadata.len(), folder })
+}
+
+/// Decodes a file that is in memory; errors call it `name`.
+pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelSource> {
+    let mut hash = Sha256::new();
+    hash.update(&bytes);
+    let size = bytes.len() as u64;
+    let proto = ModelProto::decode(bytes).map_err(|cause| {
+        error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
+    })?;
+    Ok(ModelSource { proto, hash, size, folder: None })
 }
 
 impl ModelSource {
@@ -122,7 +134,10 @@ impl ModelSource {
         let unreadable = |cause: io::Error| {
             error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
         };
-        let folder = if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder };
+        let Some(folder) = &self.folder else {
+            bail!(InvalidModel, "'{uri}': external weights '{location}' of a model that has no folder");
+        };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let folder = folder.canonicalize().map_err(unreadable)?;
         let path = folder.join(location).canonicalize().map_err(unreadable)?;
         if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }

@@ -122,14 +122,19 @@ impl Case {
         if outputs.len() != described.len() {
             return Err(format!("{}: {} outputs, expected {}", self.name, outputs.len(), described.len()));
         }
-        let expected = |output: &Value| {
+        let column = |output: &Value| {
             let name = format!("expected_{}", output["name"].as_str().expect("a name"));
-            rows(self.data.column_by_name(&name).unwrap_or_else(|| panic!("{}: no column {name}", self.name)))
+            self.data.column_by_name(&name).unwrap_or_else(|| panic!("{}: no column {name}", self.name))
         };
+        let expected = |output: &Value| rows(column(output));
         let scores = described.iter().find(|output| matches!(output["kind"].as_str(), Some("scores" | "zipmap")));
         let margins = scores.map(|output| expected(output).iter().map(|row| margin(row)).collect::<Vec<_>>());
         for (output, found) in described.iter().zip(outputs) {
             let context = format!("{}, output {}, {setting:?}", self.name, output["name"]);
+            let types = (element(found.data_type()), element(column(output).data_type()));
+            if types.0 != types.1 {
+                return Err(format!("{context}: {}, expected {}", types.0, types.1));
+            }
             let (found, wanted) = (rows(found), expected(output));
             if found.len() != wanted.len() {
                 return Err(format!("{context}: {} rows, expected {}", found.len(), wanted.len()));
@@ -151,6 +156,19 @@ impl Case {
             }
         }
         Ok(())
+    }
+}
+
+/// The type of the values, through lists and the values of maps; one for all kinds of texts.
+fn element(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::List(field) | DataType::FixedSizeList(field, _) => element(field.data_type()),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) => element(fields[1].data_type()),
+            other => other,
+        },
+        DataType::Utf8View | DataType::LargeUtf8 => &DataType::Utf8,
+        other => other,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::node::{self, Node};
 use super::operators;
 use super::program::{
-    Buffer, Constant, InputColumn, Kernel, Kind, Location, Output, Program, Register, Step, TextTable, Texts,
+    self, Buffer, Constant, InputColumn, Kernel, Kind, Location, Output, Program, Register, Step, TextTable, Texts,
 };
 use super::trees::TreeScratch;
 use super::value::{Operand, Refusal, Result, Scalar, Value, invalid, kind_of, unsupported};
@@ -120,6 +120,8 @@ fn needed_nodes(source: &Source<'_>) -> HashSet<usize> {
 pub(super) enum Origin {
     /// `(source - offset) * scale`
     Scaled { source: Register, offset: f32, scale: f32 },
+    /// Of a number its distance from the first picks one of `codes`; of others it is -1.
+    Code { source: Register, first: i64, codes: Arc<[i64]> },
     /// 1 where `code` is `category`, else 0.
     OneHot { code: Register, category: usize, of: usize },
 }
@@ -285,7 +287,8 @@ impl Compiler {
             }
         }
 
-        let mut program = Program { inputs: vec![], steps: vec![], outputs: vec![], slots: vec![], constants: vec![] };
+        let mut program =
+            Program { inputs: vec![], steps: vec![], outputs: vec![], block: 0, slots: vec![], constants: vec![] };
         let mut places: HashMap<Register, Location> = HashMap::new();
         for (column, register) in self.inputs {
             if last_use[register.number as usize] > 0 {
@@ -335,6 +338,7 @@ impl Compiler {
             let columns = columns.iter().map(|column| (column.kind, places[column])).collect();
             program.outputs.push(Output { element, dims, columns, texts });
         }
+        program.block = program::block_rows(&program.steps, program.slots.len());
         Ok(program)
     }
 }

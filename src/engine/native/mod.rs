@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  graph ──compile──► program: steps over columns        Arrow columns, read where they lie
-//!  (operators: one file for each family)                        │ blocks of 512 rows
+//!  (operators: one file for each family)                        │ blocks of rows
 //!  (trees: layouts, chosen for each tree)                       ▼
 //!                                                       step ► step ► … ► output tensors
 //! ```
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
-use datafusion::arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType};
+use datafusion::arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType, Int32Type};
 use half::{bf16, f16};
 
 use super::{Columnar, Device, Engine, Executable, LoadRequest, Loaded, RunContext};
@@ -29,7 +29,6 @@ use crate::model::Model;
 use crate::tensor::{ElementType, Tensor, TensorData};
 use compile::Source;
 use program::{InputColumn, Kind, Output, Program, Scratch, Slice, TextTable};
-use trees::BLOCK;
 use value::Refusal;
 
 /// Runs what it can compile, without a library.
@@ -86,7 +85,7 @@ impl Executable for NativeExecutable {
             Some(tensor) => tensor_column(tensor, column).map_err(|problem| self.failed(&problem)),
             None => Err(self.failed(&format!("input {} is missing", column.input + 1))),
         });
-        self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context)
+        self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context, self.scratch())
     }
 
     fn columnar(&self) -> Option<&dyn Columnar> {
@@ -104,13 +103,18 @@ impl Executable for NativeExecutable {
 
 impl Columnar for NativeExecutable {
     fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
-        let columns = self.program.inputs.iter().map(|column| {
-            match inputs.get(column.input).and_then(|arrays| arrays.get(column.column)) {
-                Some(array) => array_column(array, column).map_err(|problem| self.failed(&problem)),
-                None => Err(self.failed(&format!("input {} has no column {}", column.input + 1, column.column + 1))),
-            }
-        });
-        self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context)
+        let mut scratch = self.scratch();
+        let columns =
+            self.program.inputs.iter().zip(&mut scratch.dictionaries).map(|(column, dictionary)| {
+                match inputs.get(column.input).and_then(|arrays| arrays.get(column.column)) {
+                    Some(array) => array_column(array, column, dictionary).map_err(|problem| self.failed(&problem)),
+                    None => {
+                        Err(self.failed(&format!("input {} has no column {}", column.input + 1, column.column + 1)))
+                    }
+                }
+            });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        self.run_program(&columns, rows, context, scratch)
     }
 }
 
@@ -119,19 +123,28 @@ impl NativeExecutable {
         crate::error::error!(EngineFailed, "model '{}': {problem}", self.label)
     }
 
-    fn run_program(&self, columns: &[Column], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
+    fn scratch(&self) -> Scratch {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| self.program.scratch())
+    }
+
+    fn run_program(
+        &self,
+        columns: &[Column],
+        rows: usize,
+        context: &RunContext,
+        mut scratch: Scratch,
+    ) -> Result<Vec<Tensor>> {
         if let Some(column) = columns.iter().find(|column| column.len() < rows) {
             return Err(self.failed(&format!("a column of {} values for {rows} rows", column.len())));
         }
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut scratch = idle.unwrap_or_else(|| self.program.scratch());
         let mut outputs: Vec<_> = self.program.outputs.iter().map(|output| OutputBuffer::new(output, rows)).collect();
         let mut slices = Vec::with_capacity(columns.len());
-        for start in (0..rows).step_by(BLOCK) {
+        for start in (0..rows).step_by(self.program.block) {
             if context.cancel.is_cancelled() {
                 bail!(Cancelled, "model '{}': the query was cancelled", self.label);
             }
-            let count = BLOCK.min(rows - start);
+            let count = self.program.block.min(rows - start);
             slices.clear();
             slices.extend(columns.iter().map(|column| column.slice(start, count)));
             self.program.run(count, &slices, &mut scratch).map_err(|problem| self.failed(&problem))?;
@@ -181,10 +194,13 @@ fn values<T: ArrowPrimitiveType>(array: &dyn Array, missing: T::Native) -> Scala
     }
 }
 
+/// The dictionary that came last, and the numbers that stand for its texts.
+type Dictionary = Option<(ArrayRef, ScalarBuffer<i64>)>;
+
 /// An Arrow column whose type is that of the input's elements, or a dictionary of texts.
-fn array_column(array: &ArrayRef, column: &InputColumn) -> Result<Column, String> {
+fn array_column(array: &ArrayRef, column: &InputColumn, dictionary: &mut Dictionary) -> Result<Column, String> {
     use datafusion::arrow::datatypes::{
-        Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+        Float32Type, Float64Type, Int8Type, Int16Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     };
     fn integers<T: ArrowPrimitiveType>(array: &dyn Array) -> Column
     where
@@ -193,6 +209,7 @@ fn array_column(array: &ArrayRef, column: &InputColumn) -> Result<Column, String
         Column::I64(array.as_primitive::<T>().values().iter().map(|value| (*value).into()).collect())
     }
     Ok(match (array.data_type(), &column.lookup) {
+        (DataType::Dictionary(_, _), Some(table)) => Column::I64(dictionary_codes(array, table, dictionary)?),
         (_, Some(table)) => Column::I64(text_codes(array, table)?),
         (DataType::Float32, None) => Column::F32(values::<Float32Type>(array, f32::NAN)),
         (DataType::Float64, None) => Column::F64(values::<Float64Type>(array, f64::NAN)),
@@ -211,7 +228,7 @@ fn array_column(array: &ArrayRef, column: &InputColumn) -> Result<Column, String
     })
 }
 
-/// The number that stands for each text; of a dictionary, each of its values is looked up once.
+/// The number that stands for each text.
 fn text_codes(array: &ArrayRef, table: &TextTable) -> Result<ScalarBuffer<i64>, String> {
     Ok(match array.data_type() {
         DataType::Utf8 => array.as_string::<i32>().iter().map(|text| table.code(text.unwrap_or_default())).collect(),
@@ -219,13 +236,26 @@ fn text_codes(array: &ArrayRef, table: &TextTable) -> Result<ScalarBuffer<i64>, 
             array.as_string::<i64>().iter().map(|text| table.code(text.unwrap_or_default())).collect()
         }
         DataType::Utf8View => array.as_string_view().iter().map(|text| table.code(text.unwrap_or_default())).collect(),
-        DataType::Dictionary(_, _) => {
-            let dictionary = array.as_any_dictionary();
-            let codes = text_codes(dictionary.values(), table)?;
-            let keys = dictionary.normalized_keys();
-            keys.into_iter().map(|key| codes.get(key).copied().unwrap_or(table.default)).collect()
-        }
         other => return Err(format!("a column of {other}, expected texts")),
+    })
+}
+
+/// As [`text_codes`], where each value of the dictionary is looked up once, however many batches share it.
+fn dictionary_codes(array: &ArrayRef, table: &TextTable, last: &mut Dictionary) -> Result<ScalarBuffer<i64>, String> {
+    let dictionary = array.as_any_dictionary();
+    let values = dictionary.values();
+    let codes = match last {
+        Some((known, codes)) if Arc::ptr_eq(known, values) => codes.clone(),
+        _ => {
+            let codes = text_codes(values, table)?;
+            *last = Some((values.clone(), codes.clone()));
+            codes
+        }
+    };
+    let code = |key: usize| codes.get(key).copied().unwrap_or(table.default);
+    Ok(match array.as_dictionary_opt::<Int32Type>() {
+        Some(array) => array.keys().values().iter().map(|key| code(*key as usize)).collect(),
+        None => dictionary.normalized_keys().into_iter().map(code).collect(),
     })
 }
 

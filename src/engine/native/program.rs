@@ -3,7 +3,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::trees::{BLOCK, TreeScratch};
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::buffer::ScalarBuffer;
+
+use super::trees::TreeScratch;
 use crate::tensor::ElementType;
 
 /// Texts that columns of positions stand for.
@@ -113,6 +116,11 @@ pub(super) trait Kernel: Debug + Send + Sync {
         scratch: &mut TreeScratch,
     ) -> Result<(), String>;
 
+    /// Rows that it takes at once, at most.
+    fn most_rows(&self) -> usize {
+        usize::MAX
+    }
+
     /// Bytes in memory, beside the constants of a few columns.
     fn size(&self) -> usize {
         0
@@ -162,12 +170,30 @@ pub(super) struct Output {
     pub texts: Option<Texts>,
 }
 
+/// Rows of a block, at most: the longer the runs of a column, the better they are fetched.
+const LARGEST_BLOCK: usize = 2048;
+
+/// Bytes of all slots together, about.
+const SLOTS_SIZE: usize = 32 << 10;
+
+/// Rows of a block, at least: below, the cost of a step for each block counts.
+const SMALLEST_BLOCK: usize = 512;
+
+/// The rows of a block for these steps over this many slots.
+pub(super) fn block_rows(steps: &[Step], slots: usize) -> usize {
+    let fitting = SLOTS_SIZE / size_of::<f32>() / slots.max(1);
+    let fitting = (1 << fitting.max(1).ilog2()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+    steps.iter().map(|step| step.kernel.most_rows()).fold(fitting, usize::min)
+}
+
 /// A compiled graph.
 #[derive(Debug)]
 pub(super) struct Program {
     pub inputs: Vec<InputColumn>,
     pub steps: Vec<Step>,
     pub outputs: Vec<Output>,
+    /// Rows of a block: so many that the slots stay in the first-level cache.
+    pub block: usize,
     pub slots: Vec<Kind>,
     /// Slots that hold the same number in all rows, and are never written.
     pub constants: Vec<(usize, Constant)>,
@@ -185,11 +211,13 @@ pub(super) enum Constant {
 pub(super) struct Scratch {
     slots: Vec<Buffer>,
     trees: TreeScratch,
+    /// Of each input, the dictionary that came last, and what its texts are looked up as.
+    pub dictionaries: Vec<Option<(ArrayRef, ScalarBuffer<i64>)>>,
 }
 
 impl Program {
     pub(super) fn scratch(&self) -> Scratch {
-        let mut slots: Vec<_> = self.slots.iter().map(|kind| Buffer::new(*kind, BLOCK)).collect();
+        let mut slots: Vec<_> = self.slots.iter().map(|kind| Buffer::new(*kind, self.block)).collect();
         for (slot, constant) in &self.constants {
             match constant {
                 Constant::F32(value) => slots[*slot].f32s_mut().fill(*value),
@@ -197,7 +225,7 @@ impl Program {
                 Constant::I64(value) => slots[*slot].i64s_mut().fill(*value),
             }
         }
-        Scratch { slots, trees: TreeScratch::default() }
+        Scratch { slots, trees: TreeScratch::default(), dictionaries: vec![None; self.inputs.len()] }
     }
 
     /// Bytes in memory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::common::HashMap;
 
-use super::elementwise::truncated;
+use super::cast::truncated;
 use super::shape::{pick, positions_of};
 use crate::engine::native::compile::{Compiler, Origin};
 use crate::engine::native::node::Node;
@@ -22,7 +22,7 @@ enum Codes {
     /// By distance from the first number.
     Array {
         first: i64,
-        codes: Vec<i64>,
+        codes: Arc<[i64]>,
     },
     Map(HashMap<i64, i64>),
 }
@@ -138,9 +138,18 @@ pub(super) fn one_hot_encoder(compiler: &mut Compiler, node: &Node<'_>) -> Resul
         } else {
             kind_of(value.element)?;
             let codes = Codes::new(last_positions(ints), NONE);
-            compiler
-                .emit(LookUp { codes, default: NONE, unknown: None }, std::slice::from_ref(item), &[Kind::I64])?
-                .remove(0)
+            let table = match &codes {
+                Codes::Array { first, codes } => Some((*first, codes.clone())),
+                Codes::Map(_) => None,
+            };
+            let kernel = LookUp { codes, default: NONE, unknown: None };
+            let code = compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0);
+            if let (Operand::Register(source), Some((first, codes))) = (item, table)
+                && source.kind == Kind::I64
+            {
+                compiler.set_origin(&code, Origin::Code { source: *source, first, codes });
+            }
+            code
         };
         let columns = compiler.emit(OneHot { strict }, std::slice::from_ref(&code), &vec![Kind::F32; count])?;
         // What checks its categories has to be run.
@@ -500,8 +509,8 @@ impl Kernel for Indicate {
 
 pub(super) fn one_hot(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     let (indices, depth, values) = (node.input(0)?, node.input(1)?, node.input(2)?);
-    let indices = super::elementwise::cast_to(compiler, indices, ElementType::Int64)?;
-    let depth = super::elementwise::cast_to(compiler, depth, ElementType::Int64)?.integers()?;
+    let indices = super::cast::cast_to(compiler, indices, ElementType::Int64)?;
+    let depth = super::cast::cast_to(compiler, depth, ElementType::Int64)?.integers()?;
     let Some(depth) = depth.first().copied().filter(|depth| (1..=1 << 12).contains(depth)) else {
         unsupported!("a depth of {depth:?}");
     };

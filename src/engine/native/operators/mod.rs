@@ -1,14 +1,19 @@
 //! The operators that are compiled, by family.
 
+mod binary;
+mod cast;
 mod category;
+mod class_names;
 mod elementwise;
 mod linear;
 mod post_transform;
+mod product;
 mod reduce;
 mod scale;
 mod shape;
 mod svm;
 mod tree_ensemble;
+mod unary;
 
 use super::compile::Compiler;
 use super::node::Node;
@@ -43,27 +48,28 @@ fn standard(name: &str) -> Option<Lowering> {
         "Split" => shape::split,
         "Expand" => shape::expand,
         "Tile" => shape::tile,
-        "Cast" => elementwise::cast,
+        "Cast" => cast::cast,
         "Neg" | "Abs" | "Sqrt" | "Exp" | "Log" | "Sigmoid" | "Tanh" | "Relu" | "Sign" | "Floor" | "Ceil" | "Round"
-        | "Reciprocal" | "Softplus" | "Erf" => elementwise::unary,
-        "LeakyRelu" => elementwise::leaky_relu,
-        "Not" => elementwise::not,
-        "IsNaN" => elementwise::is_nan,
-        "Clip" => elementwise::clip,
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" => elementwise::arithmetic,
-        "Min" | "Max" | "Sum" | "Mean" => elementwise::variadic,
-        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => elementwise::comparison,
-        "And" | "Or" | "Xor" => elementwise::logical,
-        "Where" => elementwise::choose,
+        | "Reciprocal" | "Softplus" | "Erf" => unary::unary,
+        "LeakyRelu" => unary::leaky_relu,
+        "Not" => unary::not,
+        "IsNaN" => unary::is_nan,
+        "Clip" => binary::clip,
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" => binary::arithmetic,
+        "Min" | "Max" | "Sum" | "Mean" => binary::variadic,
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => binary::comparison,
+        "And" | "Or" | "Xor" => binary::logical,
+        "Where" => binary::choose,
         "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceSumSquare" | "ReduceL1" | "ReduceL2"
         | "ReduceProd" | "ReduceLogSum" | "ReduceLogSumExp" => reduce::reduce,
         "ArgMax" | "ArgMin" => reduce::arg_extreme,
         "Softmax" | "LogSoftmax" => reduce::softmax,
         "CumSum" => reduce::cumulative_sum,
+        "LpNormalization" => reduce::lp_normalization,
         "TopK" => reduce::top_k,
         "OneHot" => category::one_hot,
-        "MatMul" => linear::mat_mul,
-        "Gemm" => linear::gemm,
+        "MatMul" => product::mat_mul,
+        "Gemm" => product::gemm,
         _ => return None,
     })
 }

@@ -4,7 +4,7 @@ use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};
 use crate::engine::native::trees::TreeScratch;
-use crate::engine::native::value::{Operand, Result, Value, invalid, kind_of, positions, unsupported};
+use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, kind_of, positions, unsupported};
 use crate::tensor::ElementType;
 
 /// The items of `value` in groups along `axes`, and the dimensions and rows of what has one item for each group.
@@ -296,20 +296,87 @@ pub(super) fn softmax(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Va
     }
     let kernel = Softmax { log: node.operator() == "LogSoftmax", group };
     let items = compiler.emit(kernel, &groups.concat(), &vec![kind; value.items.len()])?;
-    // Back from the groups' order to the value's.
-    let (places, ..) = self::groups(&numbered(value), &axes, true);
+    Ok(vec![ungrouped(value, &axes, items)])
+}
+
+/// `value` with other items, which come in the order of its groups along `axes`.
+fn ungrouped(value: &Value, axes: &[usize], items: Vec<Operand>) -> Value {
+    let (places, ..) = groups(&numbered(value), axes, true);
     let mut ordered = value.items.clone();
     for (place, item) in places.concat().iter().zip(items) {
-        if let Some(crate::engine::native::value::Scalar::I64(place)) = place.constant() {
+        if let Some(Scalar::I64(place)) = place.constant() {
             ordered[*place as usize] = item;
         }
     }
-    Ok(vec![value.with_items(value.dims.clone(), value.rows, ordered)])
+    value.with_items(value.dims.clone(), value.rows, ordered)
+}
+
+/// Each element divided by its group's norm, where that is not zero.
+#[derive(Debug)]
+struct LpNormalize {
+    absolute: bool,
+    group: usize,
+}
+
+impl Kernel for LpNormalize {
+    fn run(
+        &self,
+        rows: usize,
+        inputs: &[Slice<'_>],
+        outputs: &mut [Buffer],
+        _: &mut TreeScratch,
+    ) -> Result<(), String> {
+        macro_rules! each {
+            ($get:ident, $get_mut:ident) => {
+                for (group, outputs) in inputs.chunks_exact(self.group).zip(outputs.chunks_exact_mut(self.group)) {
+                    let mut norms = vec![0.0; rows];
+                    for input in group {
+                        for (norm, x) in norms.iter_mut().zip(input.$get()) {
+                            *norm += if self.absolute { x.abs() } else { x * x };
+                        }
+                    }
+                    if !self.absolute {
+                        norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
+                    }
+                    for (input, output) in group.iter().zip(outputs) {
+                        for ((to, x), norm) in output.$get_mut()[..rows].iter_mut().zip(input.$get()).zip(&norms) {
+                            *to = if *norm == 0.0 { 0.0 } else { x / norm };
+                        }
+                    }
+                }
+            };
+        }
+        match inputs.first() {
+            Some(Slice::F64(_)) => each!(f64s, f64s_mut),
+            _ => each!(f32s, f32s_mut),
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn lp_normalization(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let kind = numbers(value)?;
+    if kind == Kind::I64 {
+        invalid!("takes {}", value.element);
+    }
+    let axis = value.inner_axis(node.int_or("axis", -1))?;
+    let absolute = match node.int_or("p", 2) {
+        1 => true,
+        2 => false,
+        other => invalid!("p is {other}"),
+    };
+    if value.dims[axis] == 0 {
+        unsupported!("takes no elements");
+    }
+    let (groups, ..) = groups(value, &[axis], true);
+    let kernel = LpNormalize { absolute, group: value.dims[axis] };
+    let items = compiler.emit(kernel, &groups.concat(), &vec![kind; value.items.len()])?;
+    Ok(vec![ungrouped(value, &[axis], items)])
 }
 
 /// A value of the same form whose items are their own positions.
 fn numbered(value: &Value) -> Value {
-    use crate::engine::native::value::Scalar;
     let items = (0..value.items.len() as i64).map(|item| Operand::Constant(Scalar::I64(item))).collect();
     value.with_items(value.dims.clone(), value.rows, items)
 }

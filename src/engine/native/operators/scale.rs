@@ -1,6 +1,6 @@
 //! Operators of ai.onnx.ml that prepare numbers.
 
-use super::elementwise::cast_to;
+use super::cast::cast_to;
 use crate::engine::native::compile::{Compiler, Origin};
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};

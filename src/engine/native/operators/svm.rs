@@ -1,8 +1,10 @@
 //! Support vector machines.
 
-use super::elementwise::{cast_to, tanh};
-use super::linear::{ClassNames, add_product, product, scale_and_add};
+use super::cast::cast_to;
+use super::class_names::ClassNames;
 use super::post_transform::{PostTransform, logistic};
+use super::product::{add_product, product, scale_and_add};
+use super::unary::tanh;
 use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};

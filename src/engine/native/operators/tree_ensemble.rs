@@ -5,14 +5,14 @@
 mod finish;
 mod read;
 
-use super::elementwise::cast_to;
-use super::linear::ClassNames;
+use super::cast::cast_to;
+use super::class_names::ClassNames;
 use super::post_transform::PostTransform;
 use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};
 use crate::engine::native::trees::{BLOCK, Combine, CompiledEnsemble, Ensemble, Number, TreeScratch};
-use crate::engine::native::value::{Operand, Result, Value, unsupported};
+use crate::engine::native::value::{Operand, Result, Value, kind_of, unsupported};
 use crate::tensor::ElementType;
 use finish::{Classifier, Presence, Regressor, presences};
 
@@ -32,13 +32,22 @@ enum Finish<T> {
 /// The kinds of numbers that columns hold and ensembles compute with.
 trait ColumnNumber: Number {
     fn column(slice: Slice<'_>) -> &[Self];
+    /// The type of the scores where they have that of the columns.
+    const ELEMENT: ElementType;
     fn of_f32(value: f32) -> Self;
+    fn to_f64(self) -> f64;
     fn of_f64(value: f64) -> Self;
     fn divide(self, count: usize) -> Self;
     fn sums(scratch: &mut TreeScratch) -> &mut Vec<Self>;
 }
 
 impl ColumnNumber for f32 {
+    const ELEMENT: ElementType = ElementType::Float32;
+
+    fn to_f64(self) -> f64 {
+        self.into()
+    }
+
     fn column(slice: Slice<'_>) -> &[Self] {
         slice.f32s()
     }
@@ -61,6 +70,12 @@ impl ColumnNumber for f32 {
 }
 
 impl ColumnNumber for f64 {
+    const ELEMENT: ElementType = ElementType::Float64;
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+
     fn column(slice: Slice<'_>) -> &[Self] {
         slice.f64s()
     }
@@ -100,6 +115,10 @@ impl<T: ColumnNumber> Kernel for Trees<T> {
         }
         *T::sums(scratch) = sums;
         Ok(())
+    }
+
+    fn most_rows(&self) -> usize {
+        BLOCK
     }
 
     fn size(&self) -> usize {
@@ -146,29 +165,38 @@ fn columns_of(compiler: &mut Compiler, node: &Node<'_>) -> Result<Value> {
 pub(super) fn regressor(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     let value = columns_of(compiler, node)?;
     match value.element {
-        ElementType::Float64 => regress(compiler, &value, read::regressor::<f64>(node, value.columns()?.len())?),
-        _ => regress(compiler, &value, read::regressor::<f32>(node, value.columns()?.len())?),
+        ElementType::Float64 => {
+            regress(compiler, &value, read::regressor::<f64>(node, value.columns()?.len())?, ElementType::Float32)
+        }
+        _ => regress(compiler, &value, read::regressor::<f32>(node, value.columns()?.len())?, ElementType::Float32),
     }
 }
 
 pub(super) fn ensemble(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     let value = columns_of(compiler, node)?;
     match value.element {
-        ElementType::Float64 => regress(compiler, &value, read::ensemble::<f64>(node, value.columns()?.len())?),
-        _ => regress(compiler, &value, read::ensemble::<f32>(node, value.columns()?.len())?),
+        ElementType::Float64 => {
+            regress(compiler, &value, read::ensemble::<f64>(node, value.columns()?.len())?, f64::ELEMENT)
+        }
+        _ => regress(compiler, &value, read::ensemble::<f32>(node, value.columns()?.len())?, f32::ELEMENT),
     }
 }
 
-fn regress<T: ColumnNumber>(compiler: &mut Compiler, value: &Value, read: Read<T>) -> Result<Vec<Value>> {
+/// Doubles have double scores only from version 5 on, `TreeEnsemble`.
+fn regress<T: ColumnNumber>(
+    compiler: &mut Compiler,
+    value: &Value,
+    read: Read<T>,
+    element: ElementType,
+) -> Result<Vec<Value>> {
     let Read { mut ensemble, base_values, aggregate, transform } = read;
     let targets = ensemble.targets;
     let presences = presences(&mut ensemble, aggregate.combine());
     let trees = (aggregate == Aggregate::Average).then_some(ensemble.trees.len());
     let finish = Finish::Regressor(Regressor { base_values, average: trees, presences, transform });
-    let kinds = vec![Kind::F32; targets];
+    let kinds = vec![kind_of(element)?; targets];
     let scores = emit(compiler, value.columns()?, ensemble, aggregate.combine(), finish, &kinds)?;
-    // Double models have double results only from version 5 on.
-    Ok(vec![Value::of_rows(ElementType::Float32, vec![1, targets], scores)])
+    Ok(vec![Value::of_rows(element, vec![1, targets], scores)])
 }
 
 pub(super) fn classifier(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {

@@ -101,26 +101,47 @@ pub(super) struct Regressor<T> {
 }
 
 impl<T: ColumnNumber> Regressor<T> {
+    /// Scores in single precision, or in double where the outputs are: as transforms are, by way of single precision.
     pub(super) fn finish(&self, rows: usize, sums: &[T], outputs: &mut [Buffer]) {
-        let targets = self.presences.len();
-        for (target, (output, presence)) in outputs.iter_mut().zip(&self.presences).enumerate() {
-            let base = self.base_values.get(target).copied().unwrap_or(T::ZERO);
-            for (row, score) in output.f32s_mut()[..rows].iter_mut().enumerate() {
-                let sum = sums[target * BLOCK + row];
-                let present = presence.holds(sums, target, row);
-                *score = match self.average {
-                    // Without any value there is no base value either, but for a single target.
-                    _ if !present => {
-                        if targets == 1 {
-                            base.to_f32()
-                        } else {
-                            0.0
-                        }
-                    }
-                    Some(trees) => (sum.divide(trees) + base).to_f32(),
-                    None => (sum + base).to_f32(),
-                };
+        if outputs.iter().all(|output| matches!(output, Buffer::F32(_))) {
+            return self.finish_singles(rows, sums, outputs);
+        }
+        let plain = self.transform == PostTransform::None || outputs.len() == 1;
+        if plain && self.transform != PostTransform::Probit {
+            for (target, output) in outputs.iter_mut().enumerate() {
+                let scores = output.f64s_mut()[..rows].iter_mut().enumerate();
+                scores.for_each(|(row, score)| *score = self.score(sums, target, row).to_f64());
             }
+            return;
+        }
+        let mut singles: Vec<_> = outputs.iter().map(|_| Buffer::F32(vec![0.0; rows])).collect();
+        self.finish_singles(rows, sums, &mut singles);
+        for (output, single) in outputs.iter_mut().zip(&singles) {
+            let values = single.slice(rows).f32s();
+            output.f64s_mut()[..rows].iter_mut().zip(values).for_each(|(to, from)| *to = (*from).into());
+        }
+    }
+
+    /// The score before the transform.
+    fn score(&self, sums: &[T], target: usize, row: usize) -> T {
+        let base = self.base_values.get(target).copied().unwrap_or(T::ZERO);
+        let sum = sums[target * BLOCK + row];
+        match self.average {
+            // Without any value there is no base value either, but for a single target.
+            _ if !self.presences[target].holds(sums, target, row) => match self.presences.len() {
+                1 => base,
+                _ => T::ZERO,
+            },
+            Some(trees) => sum.divide(trees) + base,
+            None => sum + base,
+        }
+    }
+
+    fn finish_singles(&self, rows: usize, sums: &[T], outputs: &mut [Buffer]) {
+        let targets = self.presences.len();
+        for (target, output) in outputs.iter_mut().enumerate() {
+            let scores = output.f32s_mut()[..rows].iter_mut().enumerate();
+            scores.for_each(|(row, score)| *score = self.score(sums, target, row).to_f32());
         }
         // Of a single score only the probit is taken.
         if targets > 1 || self.transform == PostTransform::Probit {

@@ -398,3 +398,114 @@ pub(super) fn ensemble<T: ColumnNumber>(node: &GraphNode<'_>, columns: usize) ->
     };
     Ok(Read { ensemble, base_values: vec![], aggregate, transform })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::engine::native::value::Refusal;
+    use crate::model::proto::{AttributeProto, NodeProto};
+
+    /// Tree, node, feature, mode, pass, fail.
+    type Listed<'a> = (i64, i64, i64, &'a str, i64, i64);
+
+    /// A node of the graph that lists these; the leaves weigh 1.
+    fn node(nodes: &[Listed<'_>]) -> NodeProto {
+        let ints = |name: &str, ints: Vec<i64>| AttributeProto { name: name.into(), ints, ..Default::default() };
+        let of = |get: fn(&Listed<'_>) -> i64| nodes.iter().map(get).collect::<Vec<_>>();
+        let leaves: Vec<_> = nodes.iter().filter(|node| node.3 == "LEAF").collect();
+        let strings = nodes.iter().map(|node| Bytes::copy_from_slice(node.3.as_bytes())).collect();
+        let modes = AttributeProto { name: "nodes_modes".into(), strings, ..Default::default() };
+        let floats = |name: &str, count: usize| AttributeProto {
+            name: name.into(),
+            floats: vec![1.0; count],
+            ..Default::default()
+        };
+        let targets = AttributeProto { name: "n_targets".into(), i: Some(1), ..Default::default() };
+        NodeProto {
+            op_type: "TreeEnsembleRegressor".into(),
+            attribute: vec![
+                ints("nodes_treeids", of(|node| node.0)),
+                ints("nodes_nodeids", of(|node| node.1)),
+                ints("nodes_featureids", of(|node| node.2)),
+                ints("nodes_truenodeids", of(|node| node.4)),
+                ints("nodes_falsenodeids", of(|node| node.5)),
+                modes,
+                floats("nodes_values", nodes.len()),
+                ints("target_ids", vec![0; leaves.len()]),
+                ints("target_treeids", leaves.iter().map(|node| node.0).collect()),
+                ints("target_nodeids", leaves.iter().map(|node| node.1).collect()),
+                floats("target_weights", leaves.len()),
+                targets,
+            ],
+            ..Default::default()
+        }
+    }
+
+    fn read(proto: &NodeProto) -> Result<Read<f32>> {
+        regressor::<f32>(&GraphNode::new(proto, 3, vec![]), 2)
+    }
+
+    fn invalid(nodes: &[Listed<'_>], expected: &str) {
+        match read(&node(nodes)) {
+            Err(Refusal::Invalid(reason)) => assert_eq!(reason, expected),
+            other => panic!("{:?}, expected {expected}", other.map(|read| read.ensemble)),
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let leaf = |node| (4, node, 0, "LEAF", 0, 0);
+        invalid(&[(4, 0, 0, "BRANCH_LEQ", 1, 0), leaf(1)], "node 0 of tree 4 is its own ancestor");
+        invalid(
+            &[(4, 0, 0, "BRANCH_LT", 1, 2), (4, 1, 0, "BRANCH_LT", 2, 0), leaf(2)],
+            "node 0 of tree 4 is its own ancestor",
+        );
+        invalid(&[(4, 0, 0, "BRANCH_LEQ", 1, 9), leaf(1)], "node 0 of tree 4: its child 9 is not there");
+        invalid(&[(4, 0, 0, "BRANCH_LEQ", 1, -1), leaf(1)], "node 0 of tree 4: its child -1 is not there");
+        invalid(&[(4, 0, 2, "BRANCH_LEQ", 1, 2), leaf(1), leaf(2)], "node 0 of tree 4: feature 2 of 2");
+        invalid(&[(4, 0, -1, "BRANCH_LEQ", 1, 2), leaf(1), leaf(2)], "node 0 of tree 4: feature -1 of 2");
+        invalid(&[(4, 0, 0, "BRANCH", 1, 2), leaf(1), leaf(2)], "node 0 of tree 4: mode 'BRANCH'");
+        invalid(&[(4, 1, 0, "LEAF", 0, 0), (4, 1, 0, "LEAF", 0, 0)], "node 1 of tree 4 is there twice");
+        invalid(&[], "has no nodes");
+    }
+
+    #[test]
+    fn attributes_of_different_lengths_are_refused_by_name() {
+        let good = node(&[(0, 0, 0, "BRANCH_LEQ", 1, 2), (0, 1, 0, "LEAF", 0, 0), (0, 2, 0, "LEAF", 0, 0)]);
+        assert!(read(&good).is_ok());
+        for position in 0..good.attribute.len() - 1 {
+            let mut bad = good.clone();
+            let attribute = &mut bad.attribute[position];
+            attribute.ints.pop();
+            attribute.floats.pop();
+            attribute.strings.pop();
+            let name = attribute.name.clone();
+            match read(&bad) {
+                Err(Refusal::Invalid(reason)) if position == 0 => assert!(reason.contains("nodes_treeids has 2")),
+                Err(Refusal::Invalid(reason)) if name == "target_ids" => assert!(reason.contains("target_ids has 1")),
+                Err(Refusal::Invalid(reason)) => assert!(reason.contains(&name), "{reason}"),
+                other => panic!("{name}: {:?}", other.map(|read| read.ensemble)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_nodes_and_deep_trees_are_read() {
+        // A chain: each branch leads to a leaf and to the next branch.
+        let chain = 500_000;
+        let branch = |i: i64| (0, 2 * i, 0, "BRANCH_LEQ", 2 * i + 1, 2 * i + 2);
+        let nodes: Vec<_> = (0..chain).flat_map(|i| [branch(i), (0, 2 * i + 1, 0, "LEAF", 0, 0)]).collect();
+        let nodes = [nodes, vec![(0, 2 * chain, 0, "LEAF", 0, 0)]].concat();
+        let read = read(&node(&nodes)).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        assert_eq!(read.ensemble.trees[0].nodes.len(), 1_000_001);
+        assert!(
+            crate::engine::native::trees::CompiledEnsemble::compile(
+                &read.ensemble,
+                crate::engine::native::trees::Combine::Sum
+            )
+            .is_ok()
+        );
+    }
+}

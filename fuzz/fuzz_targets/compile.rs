@@ -1,0 +1,35 @@
+//! Any bytes: the reader of graphs and the compiler refuse them, or give a program that runs.
+
+#![no_main]
+
+use datafusion_predict::{
+    Device, Engine, LoadRequest, Loaded, Model, NativeEngine, RunContext, Tensor,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Values of an input, at most: the inputs are made up here, not by the engine.
+const MOST_VALUES: usize = 1 << 14;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(model) = Model::from_bytes("fuzzed", bytes.to_vec().into()) else { return };
+    let signature = model.signature();
+    let request = LoadRequest {
+        label: "fuzzed".into(),
+        inputs: signature.inputs.clone(),
+        outputs: signature.outputs.iter().map(|output| output.name.clone()).collect(),
+        device: Device::Cpu,
+        chosen: true,
+    };
+    let Ok(Loaded::Ready(executable)) = NativeEngine.load(&model, &request) else { return };
+    // Fewer rows than a vector holds, and more than a block.
+    for rows in [1, 3, 40, 600] {
+        let inputs = signature.inputs.iter().map(|input| {
+            let row = input.shape[1..].iter().map(|dim| dim.size().unwrap_or(1));
+            let shape: Vec<usize> = std::iter::once(rows).chain(row).collect();
+            let values = shape.iter().try_fold(1usize, |values, dim| values.checked_mul(*dim));
+            values.filter(|values| *values <= MOST_VALUES).map(|_| Tensor::zeros(input.element, shape))
+        });
+        let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { return };
+        let _ = executable.run(&inputs, &RunContext::default());
+    }
+});
