@@ -16,6 +16,8 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Source>,
+    /// What follows message and source.
+    note: Option<String>,
 }
 
 /// The situation that a user is in.
@@ -55,7 +57,7 @@ pub enum ErrorKind {
 impl Error {
     /// An error of a kind; `message` names the model and what was expected and found, in lower case, without full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, note: None }
     }
 
     /// The situation.
@@ -74,8 +76,7 @@ impl Error {
     #[must_use]
     pub(crate) fn after(mut self, refusals: &[String]) -> Self {
         if !refusals.is_empty() {
-            self.message = format!("{self}; not run by {}", refusals.join("; "));
-            self.source = None; // its text is part of the message
+            self.note = Some(format!("not run by {}", refusals.join("; ")));
         }
         self
     }
@@ -108,8 +109,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match &self.source {
-            Some(source) => write!(f, ": {source}"),
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        match &self.note {
+            Some(note) => write!(f, "; {note}"),
             None => Ok(()),
         }
     }

@@ -108,7 +108,11 @@ fn choose_engine(
         let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
         bail!(InvalidOption, "predict.engine is '{choice}': expected auto, {}", names.join(", "));
     }
-    bail!(InvalidModel, "model '{label}': no engine can run it ({})", refusals.join("; "))
+    let refusals = refusals.join("; ");
+    match request.chosen {
+        true => bail!(InvalidModel, "model '{label}': the engine that predict.engine names can't run it: {refusals}"),
+        false => bail!(InvalidModel, "model '{label}': no engine can run it: {refusals}"),
+    }
 }
 
 /// The features' names: those given, or those of the inputs if each is a feature. Names for a matrix of unknown width

@@ -72,14 +72,14 @@ impl Predictor {
         if choice == self.source.engine || choice == self.engine {
             return Ok(self.clone());
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = others.get(choice) {
+        let others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = others().get(choice) {
             return Ok(other.clone());
         }
+        // Without the lock: loading may take long.
         let source = PredictorSource { engine: choice.to_owned(), label: self.label.clone(), ..self.source.clone() };
         let other = Self::load(source, &self.engines, &self.cores)?;
-        others.insert(choice.to_owned(), other.clone());
-        Ok(other)
+        Ok(others().entry(choice.to_owned()).or_insert(other).clone())
     }
 
     /// The model as data.

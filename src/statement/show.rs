@@ -33,9 +33,10 @@ pub(super) fn models(snapshot: &CatalogSnapshot) -> DFResult<RecordBatch> {
     ])?)
 }
 
-/// One row for each thing to know of a model, as the engine that the session chose runs it.
+/// One row for each thing to know of a model, as the engine that the session chose runs it; if that can't, why.
 pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatch> {
-    let predictor = version.predictor.by_engine(engine)?;
+    let chosen = version.predictor.by_engine(engine);
+    let predictor = chosen.as_ref().unwrap_or(&version.predictor);
     let model = predictor.model();
     let metadata = model.metadata();
     let mut rows: Vec<(&str, String, String)> = vec![];
@@ -83,6 +84,9 @@ pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatc
     row("call", "device", predictor.device());
     if let Some(size) = predictor.size_in_memory() {
         row("call", "size in memory", size.to_string());
+    }
+    if let Err(error) = &chosen {
+        row("call", "not run", error.to_string());
     }
     for refusal in predictor.refusals() {
         row("call", "not run by", refusal.clone());

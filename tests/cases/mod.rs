@@ -67,6 +67,38 @@ impl Case {
         Self { name: name.replace('/', "-"), onnx: file("onnx"), entry: entry.clone(), data }
     }
 
+    /// The same rows so many times.
+    pub(crate) fn repeated(self, times: usize) -> Self {
+        let schema = self.data.schema();
+        let once = concat_batches(&schema, &vec![self.data.clone(); times]).expect("equal batches");
+        let mut columns = once.columns().to_vec();
+        columns.pop();
+        columns.push(Arc::new(Int64Array::from_iter_values(0..once.num_rows() as i64)));
+        Self { data: RecordBatch::try_new(schema, columns).expect("the same columns"), ..self }
+    }
+
+    /// The texts among the features as `data_type`; `None` if there are none.
+    pub(crate) fn with_texts_as(&self, data_type: &DataType) -> Option<Self> {
+        let features = texts(&self.entry["features"]);
+        let is_text = |field: &Field| {
+            features.contains(field.name())
+                && matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+        };
+        let schema = self.data.schema();
+        let wanted = schema.fields().iter().map(|field| if is_text(field) { data_type } else { field.data_type() });
+        let columns: Vec<_> = self.data.columns().iter().zip(wanted).map(|(c, t)| cast(c, t).expect("texts")).collect();
+        let fields = schema.fields().iter().zip(&columns);
+        let fields: Vec<_> =
+            fields.map(|(field, c)| field.as_ref().clone().with_data_type(c.data_type().clone())).collect();
+        let data = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("the same rows");
+        schema.fields().iter().any(|field| is_text(field)).then(|| Self {
+            name: self.name.clone(),
+            onnx: self.onnx.clone(),
+            entry: self.entry.clone(),
+            data,
+        })
+    }
+
     fn table(&self, setting: Setting) -> MemTable {
         let mut partitions = vec![vec![]; setting.partitions];
         for (i, start) in (0..self.data.num_rows()).step_by(setting.arrow_batch).enumerate() {

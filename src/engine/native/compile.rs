@@ -12,10 +12,13 @@ use super::program::{
     self, Buffer, Constant, InputColumn, Kernel, Kind, Location, Output, Program, Register, Step, TextTable, Texts,
 };
 use super::trees::TreeScratch;
-use super::value::{Operand, Refusal, Result, Scalar, Value, invalid, kind_of, unsupported};
-use crate::model::proto::GraphProto;
+use super::value::{Operand, Refusal, Result, Scalar, Value, kind_of, unsupported};
+use crate::model::proto::{GraphProto, NodeProto};
 use crate::model::{Dimension, TensorSpec, Weight};
 use crate::tensor::ElementType;
+
+/// Items of all values together, at most.
+const MOST_ITEMS: usize = 1 << 23;
 
 /// Columns of a program, at most.
 const MOST_REGISTERS: usize = 1 << 16;
@@ -36,49 +39,79 @@ pub(super) struct Source<'a> {
 
 /// Compiles the graph.
 pub(super) fn compile(source: &Source<'_>) -> Result<Program> {
+    let needed = needed_nodes(source);
+    // Before anything is made of the weights: is there an operator for each node?
+    for (position, proto) in source.graph.node.iter().enumerate().filter(|(position, _)| needed.contains(position)) {
+        if lowering(proto).is_none() {
+            unsupported!("{}: an operator that is not compiled", label(position, proto));
+        }
+    }
     let mut compiler = Compiler { forced: source.forced, ..Compiler::default() };
     let mut values = constants(source)?;
     for (number, input) in source.inputs.iter().enumerate() {
         let value = compiler.input(number, input)?;
         values.insert(&input.name, value);
     }
-    let needed = needed_nodes(source);
+    let mut budget = MOST_ITEMS;
     for (position, proto) in source.graph.node.iter().enumerate() {
         if !needed.contains(&position) {
             continue;
         }
-        let label = match proto.name.as_str() {
-            "" => format!("node {} ({})", position + 1, proto.op_type),
-            name => format!("node '{name}' ({})", proto.op_type),
-        };
         let mut lower = || {
-            let domain = if proto.domain == "ai.onnx" { "" } else { proto.domain.as_str() };
-            let Some(lower) = operators::lowering(domain, &proto.op_type) else {
-                unsupported!("an operator that is not compiled");
-            };
+            let Some(lower) = lowering(proto) else { unsupported!("an operator that is not compiled") };
             let inputs = proto.input.iter().map(|name| match (name.as_str(), values.get(name.as_str())) {
                 ("", _) => Ok(None),
                 (_, Some(value)) => Ok(Some(value.clone())),
-                (_, None) => invalid!("reads '{name}', which no node before it gives"),
+                (_, None) => unsupported!("reads '{name}', which no node before it gives"),
             });
             let inputs = inputs.collect::<Result<_>>()?;
-            let opset = source.opsets.get(domain).copied().unwrap_or(1);
+            let opset = source.opsets.get(domain(proto)).copied().unwrap_or(1);
             lower(&mut compiler, &Node::new(proto, opset, inputs))
         };
-        let outputs = lower().map_err(|refusal| match refusal {
-            Refusal::Unsupported(reason) => Refusal::Unsupported(format!("{label}: {reason}")),
-            Refusal::Invalid(reason) => Refusal::Invalid(format!("{label}: {reason}")),
+        let outputs = lower().map_err(|refusal| {
+            let label = label(position, proto);
+            match refusal {
+                // What makes no sense here may make sense to another engine; but no one is to run trees with cycles.
+                Refusal::Invalid(reason) if proto.op_type.starts_with("TreeEnsemble") => {
+                    Refusal::Invalid(format!("{label}: {reason}"))
+                }
+                Refusal::Unsupported(reason) | Refusal::Invalid(reason) => {
+                    Refusal::Unsupported(format!("{label}: {reason}"))
+                }
+            }
         })?;
+        for value in &outputs {
+            budget = match budget.checked_sub(value.items.len()) {
+                Some(budget) => budget,
+                None => unsupported!("{}: values of more than {MOST_ITEMS} items", label(position, proto)),
+            };
+        }
         for (name, value) in proto.output.iter().zip(outputs) {
             values.insert(name, value);
         }
     }
     let outputs = source.outputs.iter().map(|name| match values.remove(name.as_str()) {
         Some(value) => Ok(value),
-        None => invalid!("no node gives output '{name}'"),
+        None => unsupported!("no node gives output '{name}'"),
     });
     let outputs = outputs.collect::<Result<_>>()?;
     compiler.finish(outputs)
+}
+
+fn domain(node: &NodeProto) -> &str {
+    if node.domain == "ai.onnx" { "" } else { &node.domain }
+}
+
+fn lowering(node: &NodeProto) -> Option<operators::Lowering> {
+    operators::lowering(domain(node), &node.op_type)
+}
+
+/// How errors name a node.
+fn label(position: usize, node: &NodeProto) -> String {
+    match node.name.as_str() {
+        "" => format!("node {} ({})", position + 1, node.op_type),
+        name => format!("node '{name}' ({})", node.op_type),
+    }
 }
 
 fn constants<'a>(source: &Source<'a>) -> Result<HashMap<&'a str, Value>> {
@@ -181,7 +214,7 @@ impl Compiler {
                 continue;
             }
             let register = self.register(kind_of(spec.element)?)?;
-            let input = InputColumn { input: number, column, lookup: None };
+            let input = InputColumn { input: number, column, kind: register.kind, lookup: None };
             self.inputs.push((input, register));
             items.push(Operand::Register(register));
         }
@@ -192,7 +225,7 @@ impl Compiler {
     pub(super) fn look_up(&mut self, text: usize, table: Arc<TextTable>) -> Result<Operand> {
         let (input, column) = self.texts[text];
         let register = self.register(Kind::I64)?;
-        let column = InputColumn { input, column, lookup: Some(table) };
+        let column = InputColumn { input, column, kind: Kind::I64, lookup: Some(table) };
         self.inputs.push((column, register));
         Ok(Operand::Register(register))
     }
@@ -305,6 +338,7 @@ impl Compiler {
                 program.slots.push(register.kind);
             }
         }
+        let constant_slots: HashSet<usize> = program.constants.iter().map(|(slot, _)| *slot).collect();
         let mut free: HashMap<Kind, Vec<usize>> = HashMap::new();
         for (number, draft) in self.drafts.into_iter().enumerate().filter(|(number, _)| needed[*number]) {
             let mut outputs = vec![];
@@ -316,7 +350,6 @@ impl Compiler {
                 places.insert(*output, Location::Slot(slot));
                 outputs.push(slot);
             }
-            let constant = |slot: usize| program.constants.iter().any(|(constant, _)| *constant == slot);
             let done: HashSet<Register> = draft
                 .inputs
                 .iter()
@@ -326,7 +359,7 @@ impl Compiler {
                 .collect();
             for register in done {
                 if let Some(Location::Slot(slot)) = places.get(&register).copied()
-                    && !constant(slot)
+                    && !constant_slots.contains(&slot)
                 {
                     free.entry(register.kind).or_default().push(slot);
                 }
@@ -376,4 +409,93 @@ fn fold(kernel: &dyn Kernel, known: &[&Scalar], outputs: &[Kind]) -> Result<Vec<
         Buffer::I64(values) => Scalar::I64(values[0]),
     };
     Ok(results.iter().map(|buffer| Operand::Constant(scalar(buffer))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::proto::{AttributeProto, TensorProto};
+
+    fn node(operator: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+        NodeProto {
+            op_type: operator.into(),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute,
+            ..Default::default()
+        }
+    }
+
+    fn int(name: &str, value: i64) -> AttributeProto {
+        AttributeProto { name: name.into(), i: Some(value), ..Default::default() }
+    }
+
+    fn ints(name: &str, values: &[i64]) -> TensorProto {
+        let dims = vec![values.len() as i64];
+        TensorProto { name: name.into(), dims, data_type: 7, int64_data: values.to_vec(), ..Default::default() }
+    }
+
+    /// Compiles a graph over the input `x [N,2]` that gives `y`.
+    fn compiled(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Result<Program> {
+        let shape = vec![Dimension::Dynamic(None), Dimension::Fixed(2)];
+        let inputs = [TensorSpec { name: "x".into(), element: ElementType::Float32, shape }];
+        compile(&Source {
+            graph: &GraphProto { node, initializer, ..Default::default() },
+            weights: &[],
+            opsets: [("", 13)].into(),
+            inputs: &inputs,
+            outputs: &["y".to_owned()],
+            forced: true,
+        })
+    }
+
+    #[test]
+    fn small_files_that_would_grow_are_refused() {
+        // Doubled 40 times.
+        let double = |i: usize| {
+            let (from, to) = (format!("c{i}"), format!("c{}", i + 1));
+            node("Concat", &[from.as_str(), from.as_str()], &to, vec![int("axis", 1)])
+        };
+        let mut doubled = vec![node("Identity", &["x"], "c0", vec![])];
+        doubled.extend((0..40).map(double));
+        doubled.push(node("ReduceSum", &["c40"], "y", vec![]));
+        // No element, but a large dimension beside the one that is zero.
+        let empty = vec![
+            node("ConstantOfShape", &["large"], "c", vec![]),
+            node("ReduceSum", &["c", "axis"], "sums", vec![]),
+            node("Add", &["x", "sums"], "y", vec![]),
+        ];
+        // A column beside a row.
+        let spread = vec![
+            node("ConstantOfShape", &["tall"], "a", vec![]),
+            node("ConstantOfShape", &["broad"], "b", vec![]),
+            node("Add", &["a", "b"], "c", vec![]),
+            node("Add", &["x", "c"], "y", vec![]),
+        ];
+        let constants = vec![
+            ints("large", &[0, 1 << 40]),
+            ints("axis", &[0]),
+            ints("tall", &[1 << 19, 1]),
+            ints("broad", &[1, 1 << 19]),
+        ];
+        for graph in [doubled, empty, spread] {
+            match compiled(graph, constants.clone()) {
+                Err(Refusal::Unsupported(reason)) => assert!(reason.contains("large"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_that_no_output_needs_are_left_out() {
+        let graph = vec![node("Conv", &["x"], "unused", vec![]), node("Neg", &["x"], "y", vec![])];
+        let program = compiled(graph, vec![]).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        assert_eq!(program.steps.len(), 1);
+        match compiled(vec![node("Neg", &["later"], "y", vec![])], vec![]) {
+            Err(Refusal::Unsupported(reason)) => {
+                assert_eq!(reason, "node 1 (Neg): reads 'later', which no node before it gives");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -82,7 +82,9 @@ impl Executable for NativeExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
         let rows = inputs.first().map_or(0, Tensor::rows);
         let columns = self.program.inputs.iter().map(|column| match inputs.get(column.input) {
-            Some(tensor) => tensor_column(tensor, column).map_err(|problem| self.failed(&problem)),
+            Some(tensor) => tensor_column(tensor, column)
+                .and_then(|read| read.of_kind(column))
+                .map_err(|problem| self.failed(&problem)),
             None => Err(self.failed(&format!("input {} is missing", column.input + 1))),
         });
         self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context, self.scratch())
@@ -107,7 +109,10 @@ impl Columnar for NativeExecutable {
         let columns =
             self.program.inputs.iter().zip(&mut scratch.dictionaries).map(|(column, dictionary)| {
                 match inputs.get(column.input).and_then(|arrays| arrays.get(column.column)) {
-                    Some(array) => array_column(array, column, dictionary).map_err(|problem| self.failed(&problem)),
+                    Some(array) => {
+                        let read = array_column(array, column, dictionary).and_then(|read| read.of_kind(column));
+                        read.map_err(|problem| self.failed(&problem))
+                    }
                     None => {
                         Err(self.failed(&format!("input {} has no column {}", column.input + 1, column.column + 1)))
                     }
@@ -168,6 +173,19 @@ enum Column {
 }
 
 impl Column {
+    /// Itself, if it is what the program reads.
+    fn of_kind(self, column: &InputColumn) -> Result<Self, String> {
+        let kind = match self {
+            Self::F32(_) => Kind::F32,
+            Self::F64(_) => Kind::F64,
+            Self::I64(_) => Kind::I64,
+        };
+        match kind == column.kind {
+            true => Ok(self),
+            false => Err(format!("a column of {kind:?}, expected {:?}", column.kind)),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -255,6 +273,7 @@ fn dictionary_codes(array: &ArrayRef, table: &TextTable, last: &mut Dictionary) 
     let code = |key: usize| codes.get(key).copied().unwrap_or(table.default);
     Ok(match array.as_dictionary_opt::<Int32Type>() {
         Some(array) => array.keys().values().iter().map(|key| code(*key as usize)).collect(),
+        None if values.is_empty() => std::iter::repeat_n(table.default, array.len()).collect(),
         None => dictionary.normalized_keys().into_iter().map(code).collect(),
     })
 }

@@ -107,8 +107,9 @@ const LARGEST_CONSTANT: usize = 1 << 22;
 fn dims_of(dims: &[i64], name: &str) -> Result<Vec<usize>> {
     let dims: Option<Vec<usize>> = dims.iter().map(|dim| usize::try_from(*dim).ok()).collect();
     let Some(dims) = dims else { invalid!("tensor '{name}' has a negative dimension") };
-    match dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim)) {
-        Some(count) if count <= LARGEST_CONSTANT => Ok(dims),
+    let without_zeros = dims.iter().filter(|dim| **dim > 0).try_fold(1usize, |size, dim| size.checked_mul(*dim));
+    match without_zeros {
+        Some(count) if count <= LARGEST_CONSTANT && dims.len() <= 16 => Ok(dims),
         _ => unsupported!("tensor '{name}' of {dims:?} is large"),
     }
 }

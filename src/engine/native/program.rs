@@ -141,6 +141,8 @@ pub(super) struct InputColumn {
     /// Which input of the model, and which of its columns.
     pub input: usize,
     pub column: usize,
+    /// How the program reads it.
+    pub kind: Kind,
     /// Of a text: what it is looked up in, for the position that the program reads in its place.
     pub lookup: Option<Arc<TextTable>>,
 }

@@ -75,6 +75,22 @@ pub(crate) struct Value {
     pub texts: Option<Texts>,
 }
 
+/// Items of a value, at most.
+const MOST_ITEMS: usize = 1 << 20;
+
+/// Dimensions, at most.
+const MOST_DIMENSIONS: usize = 16;
+
+/// The number of items of a value of `dims`; a refusal where a program is not the way to compute so many, or where
+/// dimensions are large though one is zero.
+pub(super) fn check_size(dims: &[usize]) -> Result<usize> {
+    let without_zeros = dims.iter().filter(|dim| **dim > 0).try_fold(1usize, |size, dim| size.checked_mul(*dim));
+    match without_zeros {
+        Some(size) if size <= MOST_ITEMS && dims.len() <= MOST_DIMENSIONS => Ok(dims.iter().product()),
+        _ => unsupported!("a value of dimensions {dims:?} is large"),
+    }
+}
+
 /// The storage of elements of a type, if this engine computes with them.
 pub(super) fn kind_of(element: ElementType) -> Result<Kind> {
     match element {
@@ -149,10 +165,10 @@ impl Value {
         }
     }
 
-    /// The columns of a matrix whose rows are the rows: `[N,F]`, or `[N]` as one column.
+    /// The columns of a matrix whose rows are the rows, `[N,F]`. (Of `[N]` ONNX Runtime makes one row of N columns.)
     pub(super) fn columns(&self) -> Result<&[Operand]> {
         match (self.rows, self.rank()) {
-            (Some(0), 1 | 2) => Ok(&self.items),
+            (Some(0), 2) => Ok(&self.items),
             (rows, rank) => unsupported!("takes a matrix of rows, not {rank} dimensions with the rows at {rows:?}"),
         }
     }
@@ -222,6 +238,6 @@ pub(super) fn broadcast_form(values: &[&Value]) -> Result<(Vec<usize>, Option<us
     }
     match rows {
         Some(axis) if dims[axis] != 1 => unsupported!("combines rows with constants for each row"),
-        _ => Ok((dims, rows)),
+        _ => check_size(&dims).map(|_| (dims, rows)),
     }
 }

@@ -4,7 +4,7 @@ use super::cast::cast_to;
 use super::elementwise::{map, numbers, same_type, wrap};
 use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
-use crate::engine::native::program::{Buffer, Kernel, Slice};
+use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};
 use crate::engine::native::trees::TreeScratch;
 use crate::engine::native::value::{Result, Scalar, Value, invalid, unsupported};
 use crate::tensor::ElementType;
@@ -135,6 +135,9 @@ pub(super) fn arithmetic(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec
     let (a, mut b) = (node.input(0)?, node.input(1)?.clone());
     numbers(a)?;
     if operator == Binary::Pow {
+        if numbers(a)? == Kind::I64 && numbers(&b)? != Kind::I64 {
+            unsupported!("a power of {} by {}", a.element, b.element);
+        }
         b = cast_to(compiler, &b, a.element)?; // the exponent may have another type
     }
     same_type(a, &b)?;

@@ -10,7 +10,7 @@ use crate::engine::native::compile::{Compiler, Origin};
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice, TextTable, Texts};
 use crate::engine::native::trees::TreeScratch;
-use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, kind_of, unsupported};
+use crate::engine::native::value::{Operand, Result, Scalar, Value, check_size, invalid, kind_of, unsupported};
 use crate::tensor::ElementType;
 
 /// Positions that lie this close together are looked up in an array.
@@ -130,27 +130,32 @@ pub(super) fn one_hot_encoder(compiler: &mut Compiler, node: &Node<'_>) -> Resul
     if count == 0 {
         invalid!("has no categories for {}", value.element);
     }
-    let mut items = vec![];
-    for item in &value.items {
-        let code = if value.element == ElementType::String {
-            let pairs = texts.iter().enumerate().map(|(i, text)| (text.to_string(), i as i64));
-            text_code(compiler, value, item, pairs.collect(), NONE)?
-        } else {
-            kind_of(value.element)?;
-            let codes = Codes::new(last_positions(ints), NONE);
-            let table = match &codes {
-                Codes::Array { first, codes } => Some((*first, codes.clone())),
-                Codes::Map(_) => None,
-            };
-            let kernel = LookUp { codes, default: NONE, unknown: None };
-            let code = compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0);
-            if let (Operand::Register(source), Some((first, codes))) = (item, table)
+    let dims: Vec<usize> = value.dims.iter().copied().chain([count]).collect();
+    check_size(&dims)?;
+    let codes = if value.element == ElementType::String {
+        let pairs = texts.iter().enumerate().map(|(i, text)| (text.to_string(), i as i64));
+        text_codes(compiler, value, pairs.collect(), NONE)?
+    } else {
+        kind_of(value.element)?;
+        let codes = Codes::new(last_positions(ints), NONE);
+        let table = match &codes {
+            // A table of weights is worth it where most of its places are taken.
+            Codes::Array { first, codes } if codes.len() <= 4 * count + 64 => Some((*first, codes.clone())),
+            _ => None,
+        };
+        let kernel = LookUp { codes, default: NONE, unknown: None };
+        let codes = compiler.emit(kernel, &value.items, &vec![Kind::I64; value.items.len()])?;
+        for (code, item) in codes.iter().zip(&value.items) {
+            if let (Operand::Register(source), Some((first, codes))) = (item, &table)
                 && source.kind == Kind::I64
             {
-                compiler.set_origin(&code, Origin::Code { source: *source, first, codes });
+                compiler.set_origin(code, Origin::Code { source: *source, first: *first, codes: codes.clone() });
             }
-            code
-        };
+        }
+        codes
+    };
+    let mut items = vec![];
+    for code in codes {
         let columns = compiler.emit(OneHot { strict }, std::slice::from_ref(&code), &vec![Kind::F32; count])?;
         // What checks its categories has to be run.
         if let (Operand::Register(code), false) = (&code, strict) {
@@ -160,7 +165,6 @@ pub(super) fn one_hot_encoder(compiler: &mut Compiler, node: &Node<'_>) -> Resul
         }
         items.extend(columns);
     }
-    let dims = value.dims.iter().copied().chain([count]).collect();
     Ok(vec![Value { element: ElementType::Float32, dims, rows: value.rows, items, texts: None }])
 }
 
@@ -169,25 +173,25 @@ fn last_positions(keys: &[i64]) -> impl Iterator<Item = (i64, i64)> + '_ {
     keys.iter().enumerate().rev().map(|(position, key)| (*key, position as i64))
 }
 
-/// The number that stands for a text.
-fn text_code(
+/// The numbers that stand for a value's texts.
+fn text_codes(
     compiler: &mut Compiler,
     value: &Value,
-    item: &Operand,
     codes: HashMap<String, i64>,
     default: i64,
-) -> Result<Operand> {
-    let table = TextTable { codes, default };
-    match (item, &value.texts) {
-        (Operand::Text(column), _) => compiler.look_up(*column, Arc::new(table)),
-        (Operand::Constant(Scalar::Text(text)), _) => Ok(Operand::Constant(Scalar::I64(table.code(text)))),
-        (item, Some(texts)) => {
-            let pairs = texts.iter().enumerate().map(|(i, text)| (i as i64, table.code(text)));
-            let kernel = LookUp { codes: Codes::new(pairs, default), default, unknown: None };
-            Ok(compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0))
-        }
-        _ => unsupported!("computes with texts"),
+) -> Result<Vec<Operand>> {
+    let table = Arc::new(TextTable { codes, default });
+    if let Some(texts) = &value.texts {
+        let pairs = texts.iter().enumerate().map(|(i, text)| (i as i64, table.code(text)));
+        let kernel = LookUp { codes: Codes::new(pairs, default), default, unknown: None };
+        return compiler.emit(kernel, &value.items, &vec![Kind::I64; value.items.len()]);
     }
+    let code = |item: &Operand| match item {
+        Operand::Text(column) => compiler.look_up(*column, table.clone()),
+        Operand::Constant(Scalar::Text(text)) => Ok(Operand::Constant(Scalar::I64(table.code(text)))),
+        _ => unsupported!("computes with texts"),
+    };
+    value.items.iter().map(code).collect()
 }
 
 /// The position of a value among `keys`, by its bits; NaN is equal to NaN.
@@ -253,8 +257,13 @@ table_kernel!(f32, f32s_mut);
 table_kernel!(f64, f64s_mut);
 table_kernel!(i64, i64s_mut);
 
-/// A column of what stands at the positions in `code`; of texts, a column of their positions.
-fn from_table(compiler: &mut Compiler, code: &Operand, values: &[Scalar], default: Option<&Scalar>) -> Result<Operand> {
+/// Columns of what stands at the positions in `codes`; of texts, columns of their positions.
+fn from_table(
+    compiler: &mut Compiler,
+    codes: &[Operand],
+    values: &[Scalar],
+    default: Option<&Scalar>,
+) -> Result<Vec<Operand>> {
     macro_rules! emit {
         ($variant:ident, $kind:ident, $zero:expr) => {{
             let get = |scalar: &Scalar| match scalar {
@@ -265,20 +274,20 @@ fn from_table(compiler: &mut Compiler, code: &Operand, values: &[Scalar], defaul
                 values: values.iter().map(get).collect::<Result<_>>()?,
                 default: default.map(get).transpose()?.unwrap_or($zero),
             };
-            compiler.emit(table, std::slice::from_ref(code), &[Kind::$kind])?.remove(0)
+            compiler.emit(table, codes, &vec![Kind::$kind; codes.len()])
         }};
     }
-    Ok(match values.first().or(default) {
+    match values.first().or(default) {
         Some(Scalar::F32(_)) => emit!(F32, F32, 0.0),
         Some(Scalar::F64(_)) => emit!(F64, F64, 0.0),
         Some(Scalar::I64(_)) => emit!(I64, I64, 0),
         // Texts are their positions already; the default comes after them.
         Some(Scalar::Text(_)) => {
             let table = Table { values: (0..values.len() as i64).collect(), default: values.len() as i64 };
-            compiler.emit(table, std::slice::from_ref(code), &[Kind::I64])?.remove(0)
+            compiler.emit(table, codes, &vec![Kind::I64; codes.len()])
         }
         Some(Scalar::Rows) | None => unsupported!("an empty table"),
-    })
+    }
 }
 
 /// Maps each element by `keys` and `values`. NaN is a key only if `nan_is_key`.
@@ -294,44 +303,43 @@ fn map(
     if keys.len() != values.len() {
         invalid!("{} keys and {} values", keys.len(), values.len());
     }
-    let mut items = vec![];
-    for item in &value.items {
-        let position = match value.element {
-            ElementType::String => {
-                let mut positions = HashMap::new();
-                for (position, key) in keys.iter().enumerate() {
-                    let Scalar::Text(key) = key else { invalid!("keys that are no texts, for texts") };
-                    positions.entry(key.to_string()).or_insert(position as i64);
-                }
-                text_code(compiler, value, item, positions, NONE)?
+    let numbered = keys.iter().enumerate().map(|(position, key)| (key, position as i64));
+    let kinds = vec![Kind::I64; value.items.len()];
+    let positions = match value.element {
+        ElementType::String => {
+            let mut positions = HashMap::new();
+            for (key, position) in numbered {
+                let Scalar::Text(key) = key else { invalid!("keys that are no texts, for texts") };
+                positions.entry(key.to_string()).or_insert(position);
             }
-            ElementType::Float32 | ElementType::Float64 => {
-                let mut codes = HashMap::new();
-                for (position, key) in keys.iter().enumerate() {
-                    let key = match key {
-                        Scalar::F32(key) => (*key).into(),
-                        Scalar::F64(key) => *key,
-                        _ => invalid!("keys that are no floats, for floats"),
-                    };
-                    if nan_is_key || !key.is_nan() {
-                        codes.entry(float_bits(key)).or_insert(position as i64);
-                    }
+            text_codes(compiler, value, positions, NONE)?
+        }
+        ElementType::Float32 | ElementType::Float64 => {
+            let mut codes = HashMap::new();
+            for (key, position) in numbered {
+                let key = match key {
+                    Scalar::F32(key) => (*key).into(),
+                    Scalar::F64(key) => *key,
+                    _ => invalid!("keys that are no floats, for floats"),
+                };
+                if nan_is_key || !key.is_nan() {
+                    codes.entry(float_bits(key)).or_insert(position);
                 }
-                compiler.emit(FloatLookUp { codes }, std::slice::from_ref(item), &[Kind::I64])?.remove(0)
             }
-            other => {
-                kind_of(other)?;
-                let mut pairs = vec![];
-                for (position, key) in keys.iter().enumerate() {
-                    let Scalar::I64(key) = key else { invalid!("keys that are no integers, for integers") };
-                    pairs.push((*key, position as i64));
-                }
-                let kernel = LookUp { codes: Codes::new(pairs.into_iter(), NONE), default: NONE, unknown: None };
-                compiler.emit(kernel, std::slice::from_ref(item), &[Kind::I64])?.remove(0)
-            }
-        };
-        items.push(from_table(compiler, &position, values, Some(&default))?);
-    }
+            compiler.emit(FloatLookUp { codes }, &value.items, &kinds)?
+        }
+        other => {
+            kind_of(other)?;
+            let pair = |(key, position): (&Scalar, i64)| match key {
+                Scalar::I64(key) => Ok((*key, position)),
+                _ => invalid!("keys that are no integers, for integers"),
+            };
+            let pairs = numbered.map(pair).collect::<Result<Vec<_>>>()?;
+            let kernel = LookUp { codes: Codes::new(pairs.into_iter(), NONE), default: NONE, unknown: None };
+            compiler.emit(kernel, &value.items, &kinds)?
+        }
+    };
+    let items = from_table(compiler, &positions, values, Some(&default))?;
     let texts = match element {
         ElementType::String => Some(texts_of(values.iter().chain([&default]))?),
         _ => None,
@@ -419,7 +427,7 @@ pub(super) fn gather_by_row(
         unsupported!("picks from {:?} at positions of rows", table.dims);
     }
     let values: Vec<_> = values.into_iter().cloned().collect();
-    let items = indices.items.iter().map(|index| look_up_in(compiler, index, &values)).collect::<Result<_>>()?;
+    let items = look_up_in(compiler, &indices.items, &values)?;
     let texts = match table.element {
         ElementType::String => Some(texts_of(values.iter())?),
         _ => None,
@@ -427,14 +435,14 @@ pub(super) fn gather_by_row(
     Ok(vec![Value { element: table.element, items, texts, ..indices.clone() }])
 }
 
-/// What stands at the position `index` in `values`, from the end where it is negative.
-fn look_up_in(compiler: &mut Compiler, index: &Operand, values: &[Scalar]) -> Result<Operand> {
+/// What stands at the positions `indices` in `values`, from the end where they are negative.
+fn look_up_in(compiler: &mut Compiler, indices: &[Operand], values: &[Scalar]) -> Result<Vec<Operand>> {
     let size = values.len() as i64;
     let pairs = (-size..size).map(|position| (position, position.rem_euclid(size)));
-    let kernel =
-        LookUp { codes: Codes::new(pairs, NONE), default: NONE, unknown: Some("a position outside the model's table") };
-    let position = compiler.emit(kernel, std::slice::from_ref(index), &[Kind::I64])?.remove(0);
-    from_table(compiler, &position, values, None)
+    let unknown = Some("a position outside the model's table");
+    let kernel = LookUp { codes: Codes::new(pairs, NONE), default: NONE, unknown };
+    let positions = compiler.emit(kernel, indices, &vec![Kind::I64; indices.len()])?;
+    from_table(compiler, &positions, values, None)
 }
 
 pub(super) fn array_feature_extractor(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
@@ -455,6 +463,7 @@ pub(super) fn array_feature_extractor(compiler: &mut Compiler, node: &Node<'_>) 
     let picks = positions_of(&indices.integers()?, value.dims[axis])?;
     let mut dims = value.dims.clone();
     dims[axis] = picks.len();
+    check_size(&dims)?;
     let items = pick(value, axis, &picks);
     // A list becomes a matrix of one row.
     let (dims, rows) = match value.rank() {
@@ -480,7 +489,7 @@ pub(super) fn parse_texts(compiler: &mut Compiler, value: &Value, element: Eleme
         }
     };
     let values = texts.iter().map(parse).collect::<Result<Vec<_>>>()?;
-    let items = value.items.iter().map(|code| from_table(compiler, code, &values, None)).collect::<Result<_>>()?;
+    let items = from_table(compiler, &value.items, &values, None)?;
     Ok(Value { element, items, texts: None, ..value.clone() })
 }
 
@@ -522,14 +531,15 @@ pub(super) fn one_hot(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Va
         unsupported!("values that are not two constants");
     };
     let values: Vec<_> = values.into_iter().cloned().collect();
+    let dims: Vec<usize> = indices.dims.iter().copied().chain([depth as usize]).collect();
+    check_size(&dims)?;
     let mut items = vec![];
     for index in &indices.items {
         for position in 0..depth {
             let kernel = Indicate { position, depth };
             let on = compiler.emit(kernel, std::slice::from_ref(index), &[Kind::I64])?.remove(0);
-            items.push(from_table(compiler, &on, &values, None)?);
+            items.extend(from_table(compiler, &[on], &values, None)?);
         }
     }
-    let dims = indices.dims.iter().copied().chain([depth as usize]).collect();
     Ok(vec![Value { element: node.input(2)?.element, items, dims, ..indices.clone() }])
 }

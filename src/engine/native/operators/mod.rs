@@ -20,7 +20,7 @@ use super::node::Node;
 use super::value::{Result, Value};
 
 /// Gives the outputs of a node from its inputs.
-pub(super) type Lowering = fn(&mut Compiler, &Node<'_>) -> Result<Vec<Value>>;
+pub(in crate::engine::native) type Lowering = fn(&mut Compiler, &Node<'_>) -> Result<Vec<Value>>;
 
 /// How the operator `name` of the operator set `domain` is compiled, if it is.
 pub(super) fn lowering(domain: &str, name: &str) -> Option<Lowering> {

@@ -398,7 +398,9 @@ fn times(compiler: &mut Compiler, a: &Value, b: &Value) -> Result<Value> {
     if b.rows.is_some() {
         unsupported!("multiplies rows with rows");
     }
-    let Some(width) = a.dims.last().copied() else { invalid!("multiplies a single number") };
+    let Some(width) = a.dims.last().copied().filter(|width| *width > 0) else {
+        unsupported!("multiplies {:?}", a.dims);
+    };
     if a.rows == Some(a.rank() - 1) {
         unsupported!("adds up rows");
     }
@@ -409,7 +411,7 @@ fn times(compiler: &mut Compiler, a: &Value, b: &Value) -> Result<Value> {
         _ => unsupported!("multiplies with {} dimensions", b.rank()),
     };
     let mut items = vec![];
-    for columns in a.items.chunks_exact(width.max(1)) {
+    for columns in a.items.chunks_exact(width) {
         items.extend(multiply(compiler, a.element, columns, b, outputs, 1.0, None)?);
     }
     let mut dims = a.dims[..a.rank() - 1].to_vec();

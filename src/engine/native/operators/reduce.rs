@@ -73,6 +73,7 @@ macro_rules! reduce_floats {
                     fold(output, 0.0, &|sum, x| sum + x);
                     then(output, &|sum| sum / $self.group as $native);
                 }
+                // NaN spreads, where ONNX Runtime may or may not pass over it.
                 Reduction::Max => {
                     fold(output, <$native>::NEG_INFINITY, &|most, x| if x > most || x.is_nan() { x } else { most })
                 }
@@ -161,7 +162,15 @@ pub(super) fn reduce(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Val
     }
     let axes = match node.integers(1, "axes")? {
         Some(axes) if !axes.is_empty() => axes.into_iter().map(|axis| value.inner_axis(axis)).collect::<Result<_>>()?,
-        _ if node.flag("noop_with_empty_axes", false) => return Ok(vec![value.clone()]),
+        _ if node.flag("noop_with_empty_axes", false) => match reduction {
+            Reduction::Sum
+            | Reduction::Mean
+            | Reduction::Max
+            | Reduction::Min
+            | Reduction::Prod
+            | Reduction::LogSumExp => return Ok(vec![value.clone()]),
+            _ => unsupported!("takes each element for a group"),
+        },
         _ => (0..value.rank()).map(|axis| value.inner_axis(axis as i64)).collect::<Result<Vec<_>>>()?,
     };
     let (groups, dims, rows) = groups(value, &axes, node.flag("keepdims", true));

@@ -5,7 +5,7 @@ use crate::engine::native::compile::{Compiler, Origin};
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};
 use crate::engine::native::trees::TreeScratch;
-use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, kind_of, unsupported};
+use crate::engine::native::value::{Operand, Result, Scalar, Value, check_size, invalid, kind_of, unsupported};
 use crate::tensor::ElementType;
 
 /// The value that belongs to each column: `values` has one for each, or one for all.
@@ -217,6 +217,9 @@ impl Kernel for Binarize {
     ) -> Result<(), String> {
         for (input, output) in inputs.iter().zip(outputs) {
             let output = &mut output.f32s_mut()[..rows];
+            if input.f32s().iter().any(|x| x.is_nan()) {
+                return Err("NaN, which is neither above the threshold nor below".into());
+            }
             output.iter_mut().zip(input.f32s()).for_each(|(to, x)| *to = f32::from(u8::from(*x > self.0)));
         }
         Ok(())
@@ -242,7 +245,8 @@ pub(super) fn feature_vectorizer(compiler: &mut Compiler, node: &Node<'_>) -> Re
         let size = sizes.get(position).and_then(|size| usize::try_from(*size).ok()).unwrap_or(columns.len());
         // Too few columns are filled up with zeros, too many cut off.
         let zero = Operand::Constant(Scalar::F32(0.0));
-        items.extend(columns.iter().cloned().chain(std::iter::repeat(zero)).take(size.min(columns.len() + (1 << 16))));
+        check_size(&[size.saturating_add(items.len())])?;
+        items.extend(columns.iter().cloned().chain(std::iter::repeat(zero)).take(size));
     }
     Ok(vec![Value::of_rows(ElementType::Float32, vec![1, items.len()], items)])
 }

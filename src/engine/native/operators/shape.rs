@@ -2,15 +2,14 @@
 
 use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
-use crate::engine::native::value::{Operand, Result, Scalar, Value, axis_of, invalid, positions, strides, unsupported};
+use crate::engine::native::value::{
+    Operand, Result, Scalar, Value, axis_of, check_size, invalid, positions, strides, unsupported,
+};
 use crate::tensor::ElementType;
 
-/// Items of a value that an operator spreads out, at most.
-const MOST_ITEMS: usize = 1 << 20;
-
 pub(super) fn identity(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
-    if node.outputs() > 1 {
-        unsupported!("a second output");
+    if node.outputs() > 1 || node.optional(2).is_some() {
+        unsupported!("drops out as it does in training");
     }
     Ok(vec![node.input(0)?.clone()])
 }
@@ -63,10 +62,7 @@ fn form(sizes: &[Size]) -> Result<(Vec<usize>, Option<usize>)> {
         Size::Fixed(size) => usize::try_from(*size).ok(),
     };
     let Some(dims) = sizes.iter().map(dim).collect::<Option<Vec<_>>>() else { invalid!("a negative dimension") };
-    match dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim)) {
-        Some(count) if count <= MOST_ITEMS => {}
-        _ => unsupported!("a value of dimensions {dims:?} is large"),
-    }
+    check_size(&dims)?;
     let mut rows = sizes.iter().enumerate().filter(|(_, size)| **size == Size::Rows).map(|(axis, _)| axis);
     let first = rows.next();
     if rows.next().is_some() {
@@ -110,18 +106,21 @@ pub(super) fn concat(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
         None => first.inner_axis(1)?,
     };
     for value in &values {
+        if value.rows != first.rows {
+            unsupported!("puts rows beside what is none");
+        }
         let others_equal =
             value.rank() == first.rank() && (0..first.rank()).all(|i| i == axis || value.dims[i] == first.dims[i]);
         if !others_equal || value.element != first.element {
             invalid!("can't put {:?} of {} beside {:?} of {}", value.dims, value.element, first.dims, first.element);
         }
-        if value.rows != first.rows {
-            unsupported!("puts rows beside what is none");
-        }
         if value.texts.is_some() {
             unsupported!("puts texts that are computed side by side");
         }
     }
+    let mut dims = first.dims.clone();
+    dims[axis] = values.iter().map(|value| value.dims[axis]).sum();
+    check_size(&dims)?;
     // Items before the axis, and of each value those from the axis on.
     let before: usize = first.dims[..axis].iter().product();
     let mut items = vec![];
@@ -131,8 +130,6 @@ pub(super) fn concat(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
             items.extend_from_slice(&value.items[block * size..(block + 1) * size]);
         }
     }
-    let mut dims = first.dims.clone();
-    dims[axis] = values.iter().map(|value| value.dims[axis]).sum();
     Ok(vec![first.with_items(dims, first.rows, items)])
 }
 
@@ -223,6 +220,7 @@ pub(super) fn unsqueeze(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>>
     let value = node.input(0)?;
     let Some(axes) = node.integers(1, "axes")? else { invalid!("has no axes") };
     let rank = value.rank() + axes.len();
+    check_size(&vec![1; rank])?;
     let axes = axes.into_iter().map(|axis| axis_of(axis, rank)).collect::<Result<Vec<_>>>()?;
     let mut old = 0..value.rank();
     let (mut dims, mut rows) = (vec![], None);
@@ -294,6 +292,7 @@ pub(super) fn gather(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<Val
     }
     let picks = positions_of(&indices.integers()?, value.dims[axis])?;
     let dims = [&value.dims[..axis], &indices.dims, &value.dims[axis + 1..]].concat();
+    check_size(&dims)?;
     let rows = value.rows.map(|rows| if rows > axis { rows + indices.rank() - 1 } else { rows });
     Ok(vec![value.with_items(dims, rows, pick(value, axis, &picks))])
 }
@@ -308,6 +307,7 @@ pub(super) fn slice(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     if [ends.len(), axes.len(), steps.len()].iter().any(|len| *len != starts.len()) {
         invalid!("starts, ends, axes and steps differ in number");
     }
+    check_size(&vec![1; starts.len()])?; // an axis for each
     let mut result = value.clone();
     for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let axis = result.axis(axis)?;
@@ -325,7 +325,9 @@ pub(super) fn slice(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
         let from_end = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
         let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
         let start = from_end(start).clamp(low.max(0), high.max(0));
-        let end = from_end(end).clamp(low, high);
+        // Backwards, the greatest numbers stand for the beginning.
+        let to_the_beginning = step < 0 && [i64::from(i32::MAX), i64::MAX].contains(&end);
+        let end = if to_the_beginning { -1 } else { from_end(end).clamp(low, high) };
         let mut picks = vec![];
         let mut at = start;
         while (step > 0 && at < end) || (step < 0 && at > end && size > 0) {
@@ -373,16 +375,14 @@ pub(super) fn expand(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     let (dims, rows) = form(&sizes(node.input(1)?)?)?;
     let shape = Value { rows, items: vec![], dims: dims.clone(), ..value.clone() };
     let (dims, rows) = crate::engine::native::value::broadcast_form(&[value, &shape])?;
-    if dims.iter().product::<usize>() > MOST_ITEMS {
-        unsupported!("a value of dimensions {dims:?} is large");
-    }
     let items = value.broadcast(&dims).into_iter().map(|item| value.items[item].clone()).collect();
     Ok(vec![value.with_items(dims, rows, items)])
 }
 
 pub(super) fn tile(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
     let value = node.input(0)?;
-    let repeats = positions_of(&node.input(1)?.integers()?, MOST_ITEMS)?;
+    let repeats = node.input(1)?.integers()?.into_iter().map(|times| usize::try_from(times).ok());
+    let Some(repeats) = repeats.collect::<Option<Vec<_>>>() else { invalid!("repeats a negative number of times") };
     if repeats.len() != value.rank() {
         invalid!("{} repeats of {} dimensions", repeats.len(), value.rank());
     }
@@ -390,9 +390,7 @@ pub(super) fn tile(_: &mut Compiler, node: &Node<'_>) -> Result<Vec<Value>> {
         unsupported!("repeats rows");
     }
     let dims: Vec<usize> = value.dims.iter().zip(&repeats).map(|(dim, times)| dim.saturating_mul(*times)).collect();
-    if dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim)).is_none_or(|count| count > MOST_ITEMS) {
-        unsupported!("a value of dimensions {dims:?} is large");
-    }
+    check_size(&dims)?;
     let own = strides(&value.dims);
     let from = |position: Vec<usize>| {
         position.iter().zip(&value.dims).zip(&own).map(|((i, dim), stride)| i % dim * stride).sum::<usize>()

@@ -168,6 +168,7 @@ impl BitTrees {
         }
         let features = cleared.iter().map(|(_, _, feature, ..)| usize::from(*feature) + 1).max();
         self.features = self.features.max(features.unwrap_or(0));
+        assert!(leaves.len() <= MOST_LEAVES, "a plane's number is a byte");
         let planes = leaves.len().div_ceil(8);
         let mut by_plane: Vec<[Vec<PlaneTest>; 2]> = vec![Default::default(); planes];
         for (first, count, feature, position, above) in cleared {

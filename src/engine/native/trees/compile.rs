@@ -47,6 +47,11 @@ impl<T: Number> CompiledEnsemble<T> {
             outputs: ensemble.targets,
             combine,
         };
+        let dense: usize = ensemble.trees.iter().map(values_of).sum();
+        let weights: usize = ensemble.trees.iter().map(|tree| tree.weights.len()).sum();
+        if dense > 4 * weights + (1 << 16) || u32::try_from(dense).is_err() {
+            return Err(format!("leaves of {} targets, of which each names few", ensemble.targets));
+        }
         let ranks_fit = most <= <i16 as Rank>::MOST && compiled.features.len() <= usize::from(u16::MAX);
         for (tree, splits) in ensemble.trees.iter().zip(splits) {
             let ranked: Vec<_> = splits.iter().map(|split| compiled.ranked(split.as_ref(), &feature_numbers)).collect();
@@ -138,6 +143,15 @@ fn splits<T: Number>(tree: &Tree<T>) -> Vec<Option<Split<T>>> {
         Node::Leaf(..) => None,
     };
     tree.nodes.iter().map(split).collect()
+}
+
+/// The values of a tree, if each leaf has one for each target that any of them names.
+fn values_of<T>(tree: &Tree<T>) -> usize {
+    let mut targets: Vec<u32> = tree.weights.iter().map(|(target, _)| *target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    let leaves = tree.nodes.iter().filter(|node| matches!(node, Node::Leaf(..))).count();
+    leaves * targets.len()
 }
 
 fn depth(splits: &[RankedSplit]) -> usize {

@@ -67,6 +67,7 @@ const OF_CLASSES: WeightNames =
 pub(super) fn regressor<T: ColumnNumber>(node: &GraphNode<'_>, columns: usize) -> Result<Read<T>> {
     let targets = match usize::try_from(node.int_or("n_targets", 0)) {
         Ok(targets) if (1..=MOST_TARGETS).contains(&targets) => targets,
+        Ok(targets @ 1..) => unsupported!("{targets} targets"),
         _ => invalid!("n_targets is {}", node.int_or("n_targets", 0)),
     };
     let aggregate = match node.text_or("aggregate_function", "SUM").as_str() {
@@ -91,7 +92,7 @@ pub(super) fn classifier<T: ColumnNumber>(
     classes: usize,
 ) -> Result<(Read<T>, bool, bool)> {
     if !(1..=MOST_TARGETS).contains(&classes) {
-        invalid!("{classes} classes");
+        unsupported!("{classes} classes");
     }
     let ensemble = trees::<T>(node, columns, classes, &OF_CLASSES)?;
     let base_values: Vec<T> = numbers(node, "base_values")?;
@@ -209,21 +210,25 @@ fn trees<T: ColumnNumber>(
         // Which node of the list each node of the tree is, and its parent in the tree.
         let mut list = vec![(*start, 0u32)];
         let mut at = 0;
+        // Looks at ancestors and at members of sets, of which a tree that shares nodes may have too many.
+        let mut steps = 0;
         while let Some((i, _)) = list.get(at).copied() {
-            if std::mem::replace(&mut seen[i - start], true) {
+            let is_leaf = &modes[i][..] == b"LEAF";
+            if std::mem::replace(&mut seen[i - start], true) && !is_leaf {
                 // Converters share a child among tests for the same feature; of other shared children there are copies.
                 let mut ancestor = at;
                 while ancestor > 0 {
                     ancestor = list[ancestor].1 as usize;
+                    steps += 1;
                     if list[ancestor].0 == i {
                         invalid!("{} is its own ancestor", name(i));
                     }
                 }
-                if list.len() > 4 * (end - start) {
-                    unsupported!("tree {} shares many nodes", tree_ids[i]);
-                }
             }
-            if &modes[i][..] == b"LEAF" {
+            if list.len() > 4 * (end - start) || steps > 64 * (end - start) {
+                unsupported!("tree {} shares many nodes", tree_ids[i]);
+            }
+            if is_leaf {
                 let own = &ordered[weights_at[i] as usize..weights_at[i + 1] as usize];
                 let first = tree.weights.len() as u32;
                 match (targets, own) {
@@ -259,6 +264,7 @@ fn trees<T: ColumnNumber>(
                     {
                         members.push(values[fail]);
                         fail = child(fails[fail])?;
+                        steps += 1;
                     }
                     if members.len() == 1 { Test::Equals(value) } else { Test::Member(members) }
                 }
@@ -283,6 +289,7 @@ fn trees<T: ColumnNumber>(
 pub(super) fn ensemble<T: ColumnNumber>(node: &GraphNode<'_>, columns: usize) -> Result<Read<T>> {
     let targets = match usize::try_from(node.int_or("n_targets", 0)) {
         Ok(targets) if (1..=MOST_TARGETS).contains(&targets) => targets,
+        Ok(targets @ 1..) => unsupported!("{targets} targets"),
         _ => invalid!("n_targets is {}", node.int_or("n_targets", 0)),
     };
     let list = |name: &str| match node.tensor(name)? {
@@ -357,7 +364,7 @@ pub(super) fn ensemble<T: ColumnNumber>(node: &GraphNode<'_>, columns: usize) ->
                 invalid!("node {id} of {}", features.len());
             };
             if std::mem::replace(&mut seen[i], true) {
-                invalid!("node {i} has two parents, or is its own ancestor");
+                unsupported!("node {i} has two parents, or is its own ancestor");
             }
             let pass = list.len() as u32;
             list.push((passes[i], pass_leaves[i] != 0));
