@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::{cast, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{DataType, Float32Type, Int32Type, Int64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_predict::{
     CoreBudget, Engine, Executable, LoadRequest, Loaded, Model, NativeEngine, OrtEngine, RunContext, Tensor, TensorData,
@@ -136,9 +136,8 @@ fn sum(columns: &[ArrayRef]) -> f64 {
         DataType::Float32 => floats(column.as_primitive::<Float32Type>().values()),
         DataType::Int64 => column.as_primitive::<Int64Type>().values().iter().sum::<i64>() as f64,
         _ => {
-            let keys = column.as_any_dictionary().keys();
-            cast(&keys.slice(0, keys.len()), &DataType::Int64)
-                .map_or(0.0, |keys| keys.as_primitive::<Int64Type>().values().iter().sum::<i64>() as f64)
+            let keys = column.as_dictionary::<Int32Type>().keys().values();
+            f64::from(keys.iter().fold(0i32, |sum, key| sum.wrapping_add(*key)))
         }
     };
     columns.iter().map(of_column).sum()

@@ -111,7 +111,8 @@ impl DisplayAs for PredictExec {
         let features: Vec<_> = self.features.iter().map(|feature| feature.to_string()).collect();
         let features = features.join(", ");
         if t == DisplayFormatType::TreeRender {
-            return writeln!(f, "model={model}\nengine={engine}\ndevice={device}\nbatch_size={batch_size}");
+            writeln!(f, "model={model}\nengine={engine}\ndevice={device}\nbatch_size={batch_size}")?;
+            return self.predictor.refusals().iter().try_for_each(|refusal| writeln!(f, "not_run_by={refusal}"));
         }
         write!(f, "PredictExec: model={model}, engine={engine}, device={device}, batch_size={batch_size}")?;
         if !self.predictor.refusals().is_empty() {

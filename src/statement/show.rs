@@ -80,16 +80,17 @@ pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatc
     };
     row("call", "on_null", on_null.to_owned());
     row("call", "batch_size", predictor.batch_size().to_string());
-    row("call", "engine", predictor.engine().to_owned());
-    row("call", "device", predictor.device());
-    if let Some(size) = predictor.size_in_memory() {
-        row("call", "size in memory", size.to_string());
-    }
     if let Err(error) = &chosen {
-        row("call", "not run", error.to_string());
+        row("call", "engine", format!("none: {error}"));
+    } else {
+        row("call", "engine", predictor.engine().to_owned());
+        row("call", "device", predictor.device());
+        for refusal in predictor.refusals() {
+            row("call", "not run by", refusal.clone());
+        }
     }
-    for refusal in predictor.refusals() {
-        row("call", "not run by", refusal.clone());
+    if let Some(size) = predictor.size_in_memory() {
+        row("call", "bytes in memory", size.to_string());
     }
     Ok(RecordBatch::try_from_iter([
         ("kind", strings(rows.iter().map(|(kind, _, _)| (*kind).to_owned()))),

@@ -22,6 +22,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType, Int32Type};
 use half::{bf16, f16};
+use multiversion::multiversion;
 
 use super::{Columnar, Device, Engine, Executable, LoadRequest, Loaded, RunContext};
 use crate::error::{Result, bail};
@@ -68,6 +69,9 @@ impl Engine for NativeEngine {
         }
     }
 }
+
+/// Memory of runs that is kept for later ones, at most: about as many as run at once.
+const MOST_IDLE: usize = 64;
 
 /// A compiled model.
 #[derive(Debug)]
@@ -159,7 +163,11 @@ impl NativeExecutable {
                 }
             }
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MOST_IDLE {
+            idle.push(scratch);
+        }
+        drop(idle);
         let tensors = self.program.outputs.iter().zip(outputs).map(|(output, buffer)| buffer.into_tensor(output, rows));
         Ok(tensors.collect())
     }
@@ -272,10 +280,23 @@ fn dictionary_codes(array: &ArrayRef, table: &TextTable, last: &mut Dictionary) 
     };
     let code = |key: usize| codes.get(key).copied().unwrap_or(table.default);
     Ok(match array.as_dictionary_opt::<Int32Type>() {
-        Some(array) => array.keys().values().iter().map(|key| code(*key as usize)).collect(),
-        None if values.is_empty() => std::iter::repeat_n(table.default, array.len()).collect(),
-        None => dictionary.normalized_keys().into_iter().map(code).collect(),
+        Some(array) if !values.is_empty() => codes_of_keys(array.keys().values(), &codes),
+        _ if values.is_empty() => std::iter::repeat_n(table.default, array.len()).collect(),
+        _ => dictionary.normalized_keys().into_iter().map(code).collect(),
     })
+}
+
+/// The code at each key; what a key beyond them says, which only a NULL has, does not matter.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn codes_of_keys(keys: &[i32], codes: &[i64]) -> ScalarBuffer<i64> {
+    let last = codes.len() as u32 - 1;
+    let mut result = vec![0; keys.len()];
+    // A loop, not `collect`: that would be a function of its own, without the instructions of this one.
+    for (to, key) in result.iter_mut().zip(keys) {
+        // SAFETY: the position is at most the last one.
+        *to = unsafe { *codes.get_unchecked((*key as u32).min(last) as usize) };
+    }
+    result.into()
 }
 
 /// A column of a tensor.

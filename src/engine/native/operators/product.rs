@@ -10,8 +10,9 @@ use crate::engine::native::trees::TreeScratch;
 use crate::engine::native::value::{Operand, Result, Scalar, Value, broadcast_form, invalid, unsupported};
 use crate::tensor::ElementType;
 
-/// Weights of one product, at most: for larger ones ONNX Runtime is faster.
-const MOST_WEIGHTS: usize = 1 << 14;
+/// Weights of one product, at most, where the engine was not chosen: measured on dense layers, larger ones are faster in
+/// ONNX Runtime, though it has to be given a matrix.
+const MOST_WEIGHTS: usize = 512;
 
 /// What a column's weight is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,6 +4,7 @@
 
 mod finish;
 mod read;
+mod read_v5;
 
 use super::cast::cast_to;
 use super::class_names::ClassNames;
@@ -176,9 +177,9 @@ pub(super) fn ensemble(compiler: &mut Compiler, node: &Node<'_>) -> Result<Vec<V
     let value = columns_of(compiler, node)?;
     match value.element {
         ElementType::Float64 => {
-            regress(compiler, &value, read::ensemble::<f64>(node, value.columns()?.len())?, f64::ELEMENT)
+            regress(compiler, &value, read_v5::ensemble::<f64>(node, value.columns()?.len())?, f64::ELEMENT)
         }
-        _ => regress(compiler, &value, read::ensemble::<f32>(node, value.columns()?.len())?, f32::ELEMENT),
+        _ => regress(compiler, &value, read_v5::ensemble::<f32>(node, value.columns()?.len())?, f32::ELEMENT),
     }
 }
 

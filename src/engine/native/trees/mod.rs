@@ -122,9 +122,7 @@ impl<T: Number> CompiledEnsemble<T> {
         }
         if few {
             for row in 0..rows {
-                self.walks.leaves_of_row(&scratch.values, row, |tree, leaf| {
-                    self.add(&self.trees[tree], &[leaf], &mut sums[row..]);
-                });
+                self.walks.leaves_of_row(&scratch.values, row, |tree, leaf| self.add_one(tree, leaf, row, sums));
             }
             return;
         }
@@ -188,6 +186,20 @@ impl<T: Number> CompiledEnsemble<T> {
                         *out = F::of_bool(is_member);
                     }
                 }
+            }
+        }
+    }
+
+    /// Adds what one leaf of tree `tree` gives to the sums of one row.
+    fn add_one(&self, tree: usize, leaf: u32, row: usize, sums: &mut [T]) {
+        for (output, start) in &self.trees[tree].outputs {
+            let value = self.values[(start + leaf) as usize];
+            let sum = &mut sums[*output as usize * BLOCK + row];
+            match self.combine {
+                Combine::Sum => *sum += value,
+                Combine::Min if sum.is_nan() || value < *sum => *sum = value,
+                Combine::Max if sum.is_nan() || value > *sum => *sum = value,
+                Combine::Min | Combine::Max => {}
             }
         }
     }
