@@ -119,12 +119,16 @@ fn add_columns(outputs: &mut [Buffer], rows: usize, columns: &[&[f32]], scalings
     let (scalings_of_fours, scalings) = scalings.as_chunks::<4>();
     for (number, (columns, scalings)) in fours.iter().zip(scalings_of_fours).enumerate() {
         let plain = scalings.iter().all(|scaling| *scaling == Scaling::NONE);
-        for (output, weights) in outputs.iter_mut().zip(weights) {
-            let sums = &mut output.f32s_mut()[..rows];
-            let weights = [0, 1, 2, 3].map(|i| weights[4 * number + i]);
-            match plain {
-                true => add_four(sums, *columns, weights),
-                false => add_four_scaled(sums, *columns, scalings, weights),
+        let four_of = |weights: &[f32]| [0, 1, 2, 3].map(|i| weights[4 * number + i]);
+        for (outputs, weights) in outputs.chunks_mut(2).zip(weights.chunks(2)) {
+            match (outputs, weights, plain) {
+                ([a, b], [to_a, to_b], _) => {
+                    let (a, b) = (&mut a.f32s_mut()[..rows], &mut b.f32s_mut()[..rows]);
+                    add_four_to_two([a, b], *columns, scalings, [four_of(to_a), four_of(to_b)]);
+                }
+                ([a], [to_a], true) => add_four(&mut a.f32s_mut()[..rows], *columns, four_of(to_a)),
+                ([a], [to_a], false) => add_four_scaled(&mut a.f32s_mut()[..rows], *columns, scalings, four_of(to_a)),
+                _ => {}
             }
         }
     }
@@ -151,6 +155,30 @@ fn add_from_table(sums: &mut [f32], numbers: &[i64], first: i64, weights: &[f32]
 fn multiply_add(fused: bool, x: f32, weight: f32, sum: f32) -> f32 {
     // Without the instruction, `mul_add` is a slow function.
     if fused { x.mul_add(weight, sum) } else { x * weight + sum }
+}
+
+/// As [`add_four_scaled`] for two outputs, which a classifier of two classes has: columns are read and scaled once.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn add_four_to_two(sums: [&mut [f32]; 2], columns: [&[f32]; 4], scalings: &[Scaling; 4], weights: [[f32; 4]; 2]) {
+    let fused = target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64"));
+    let [first, second] = sums;
+    let second = &mut second[..first.len()];
+    let [a, b, c, d] = columns.map(|column| &column[..first.len()]);
+    let [sa, sb, sc, sd] = scalings;
+    for (i, (first, second)) in first.iter_mut().zip(second).enumerate() {
+        let values = [
+            (a[i] - sa.offset) * sa.scale,
+            (b[i] - sb.offset) * sb.scale,
+            (c[i] - sc.offset) * sc.scale,
+            (d[i] - sd.offset) * sd.scale,
+        ];
+        for (x, weight) in values.iter().zip(weights[0]) {
+            *first = multiply_add(fused, *x, weight, *first);
+        }
+        for (x, weight) in values.iter().zip(weights[1]) {
+            *second = multiply_add(fused, *x, weight, *second);
+        }
+    }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]

@@ -329,3 +329,80 @@ mod x86 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEATURES: usize = 3;
+
+    /// Planes with tests of either kind over random ranks: all widths of vectors find the same leaves.
+    fn widths_agree<R: Rank>() {
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut random = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 20) % below
+        };
+        let most = R::MOST as u64;
+        let ranks: Vec<R> = (0..FEATURES * BLOCK).map(|_| R::of(random(most + 2) as u32)).collect();
+        let (mut planes, mut tests) = (vec![], vec![]);
+        for _ in 0..9 {
+            let start = tests.len() as u32;
+            for _ in 0..random(12) {
+                let position = R::of(random(most) as u32).to_i16();
+                // The last leaf always stays, as that which a row comes to does.
+                tests.push(PlaneTest { feature: random(3) as u16, position, clears: random(128) as u8 });
+            }
+            let end = tests.len() as u32;
+            planes.push(Plane { start, above: start + random((end - start + 1).into()) as u32, end });
+        }
+        for rows in [1, 63, 64, 200, BLOCK] {
+            let mut expected = [0u16; BLOCK];
+            // SAFETY: any machine has the instructions; the tests look at as many features as there are blocks.
+            unsafe { portable(&planes, &tests, &ranks, rows, &mut expected) };
+            for (row, leaf) in expected.iter().take(rows).enumerate() {
+                assert_eq!(*leaf, first_leaf(&planes, &tests, &ranks, row), "row {row}");
+            }
+            #[cfg(target_arch = "x86_64")]
+            {
+                let mut found = [0u16; BLOCK];
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above, and the instructions are there.
+                    unsafe { avx2(&planes, &tests, &ranks, rows, &mut found) };
+                    assert_eq!(found[..rows], expected[..rows], "AVX2");
+                }
+                if std::arch::is_x86_feature_detected!("avx512bw") {
+                    // SAFETY: as above, and the instructions are there.
+                    unsafe { avx512(&planes, &tests, &ranks, rows, &mut found) };
+                    assert_eq!(found[..rows], expected[..rows], "AVX-512");
+                }
+            }
+        }
+    }
+
+    /// The same, one test after the other.
+    fn first_leaf<R: Rank>(planes: &[Plane], tests: &[PlaneTest], ranks: &[R], row: usize) -> u16 {
+        for (number, plane) in planes.iter().enumerate() {
+            let mut bits = 0xFFu8;
+            for at in plane.start..plane.end {
+                let test = tests[at as usize];
+                let above = ranks[usize::from(test.feature) * BLOCK + row] > R::from_i16(test.position);
+                if above == (at < plane.above) {
+                    bits &= !test.clears;
+                }
+            }
+            if bits != 0 {
+                return number as u16 * 8 + bits.trailing_zeros() as u16;
+            }
+        }
+        0
+    }
+
+    #[test]
+    fn all_widths_of_vectors_find_the_same_leaves() {
+        widths_agree::<i8>();
+        widths_agree::<i16>();
+    }
+}
