@@ -1,10 +1,11 @@
 //! Operators that look at several elements of a row together.
 
+use super::elementwise::numbers;
 use crate::engine::native::compile::Compiler;
 use crate::engine::native::node::Node;
 use crate::engine::native::program::{Buffer, Kernel, Kind, Slice};
 use crate::engine::native::trees::TreeScratch;
-use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, kind_of, positions, unsupported};
+use crate::engine::native::value::{Operand, Result, Scalar, Value, invalid, positions, unsupported};
 use crate::tensor::ElementType;
 
 /// The items of `value` in groups along `axes`, and the dimensions and rows of what has one item for each group.
@@ -24,13 +25,6 @@ fn groups(value: &Value, axes: &[usize], keep: bool) -> (Vec<Vec<Operand>>, Vec<
     let dims = kept.iter().map(|axis| value.dims[*axis]).collect();
     let rows = value.rows.and_then(|rows| kept.iter().position(|axis| *axis == rows));
     (groups, dims, rows)
-}
-
-fn numbers(value: &Value) -> Result<Kind> {
-    if value.texts.is_some() {
-        unsupported!("computes with texts");
-    }
-    kind_of(value.element)
 }
 
 #[derive(Debug, Clone, Copy)]
