@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let model =
         runtime.load("progression", "tests/models/sklearn/diabetes_forest.onnx", vec![], options, "auto").await?;
     println!("{} runs on {} ({})", model.model().uri(), model.engine(), model.device());
-    runtime.catalog().create("progression", model, false).await?;
+    runtime.register("progression", model, false).await?;
 
     let data = "tests/models/sklearn/diabetes_forest.parquet";
     ctx.register_parquet("patients", data, ParquetReadOptions::default()).await?;

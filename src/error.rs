@@ -52,6 +52,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A statement of ours that can't be parsed or run.
     InvalidStatement,
+    /// A catalog is damaged, or of a newer format.
+    InvalidCatalog,
 }
 
 impl Error {
@@ -69,6 +71,13 @@ impl Error {
     #[must_use]
     pub(crate) fn of_model(mut self, label: &str) -> Self {
         self.message = format!("model '{label}': {}", self.message);
+        self
+    }
+
+    /// Says which catalog it is about.
+    #[must_use]
+    pub(crate) fn of_catalog(mut self, name: &str) -> Self {
+        self.message = format!("catalog '{name}': {}", self.message);
         self
     }
 

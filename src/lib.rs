@@ -22,20 +22,29 @@
 //! # Ok(()) }
 //! ```
 
+mod background;
 mod catalog;
 mod config;
 mod engine;
 mod error;
+mod loader;
 mod model;
 mod optimizer;
 mod plan;
 mod predictor;
+mod resolver;
+mod runtime;
 mod session;
+mod source;
 mod statement;
+mod storage;
 mod tensor;
 
-pub use catalog::{CatalogSnapshot, MemoryCatalog, ModelCatalog, ModelReference, ModelVersion, VersionReference};
-pub use config::PredictConfig;
+pub use catalog::{
+    CatalogSnapshot, Change, Committed, DEFAULT_ALIAS, Feature, HistoryEntry, Interface, ModelCatalog, ModelEntry,
+    ModelFiles, ModelReference, ModelVersion, ObjectStoreCatalog, TensorNote, Traffic, VersionRecord, VersionReference,
+};
+pub use config::{ByteSize, PredictConfig};
 pub use engine::ort::{OrtEngine, runtime_folder};
 pub use engine::{
     CancelToken, Columnar, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded, NativeEngine, RunContext,
@@ -44,6 +53,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
 pub use plan::{Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};
 pub use predictor::Predictor;
-pub use session::{PredictExt, PredictRuntime, PredictSql};
-pub use statement::{CreateModel, PredictStatement, parse_sql, run_statement};
+pub use runtime::PredictRuntime;
+pub use session::{PredictExt, PredictSql};
+pub use statement::{CreateModel, CreateOptions, PredictStatement, parse_sql, run_statement};
+pub use storage::{DiskCache, StorageOptions};
 pub use tensor::{ElementType, Tensor, TensorData};

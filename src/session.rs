@@ -1,94 +1,24 @@
 //! Wires models into a DataFusion session.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{FunctionFactory, QueryPlanner, SessionContext};
+use datafusion::logical_expr::planner::RelationPlanner;
 use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::{OnFailure, PredictFunction};
 
-use crate::catalog::{CatalogResolver, MemoryCatalog, ModelCatalog};
 use crate::config::PredictConfig;
-use crate::engine::ort::OrtEngine;
-use crate::engine::{CoreBudget, Engine, NativeEngine};
-use crate::error::{Result, bail, error};
-use crate::model::{Model, ModelOptions};
+use crate::error::{Result, bail};
 use crate::optimizer::{add_analyzer_rules, add_optimizer_rules};
 use crate::plan::PredictQueryPlanner;
-use crate::predictor::{Predictor, PredictorSource};
-use crate::statement::{MlPredictPlanner, OnnxFunctionFactory, run_sql};
-
-/// The models of a process and the engines that run them. Sessions may share one.
-#[derive(Debug)]
-pub struct PredictRuntime {
-    catalog: Arc<dyn ModelCatalog>,
-    engines: Arc<[Arc<dyn Engine>]>,
-    cores: Arc<CoreBudget>,
-}
-
-impl Default for PredictRuntime {
-    fn default() -> Self {
-        Self::new(None)
-    }
-}
-
-impl PredictRuntime {
-    /// Models in memory, run by our own engine where it can, else by the ONNX Runtime at `onnxruntime` or the one that is
-    /// found.
-    pub fn new(onnxruntime: Option<PathBuf>) -> Self {
-        let cores = Arc::new(CoreBudget::default());
-        let engines: [Arc<dyn Engine>; 2] =
-            [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
-        Self { catalog: Arc::new(MemoryCatalog::default()), engines: Arc::new(engines), cores }
-    }
-
-    /// Keeps the models in `catalog`.
-    #[must_use]
-    pub fn with_catalog(self, catalog: Arc<dyn ModelCatalog>) -> Self {
-        Self { catalog, ..self }
-    }
-
-    /// Prefers `engine` for the models that it accepts.
-    #[must_use]
-    pub fn with_engine(mut self, engine: Arc<dyn Engine>) -> Self {
-        self.engines = std::iter::once(engine).chain(self.engines.iter().cloned()).collect();
-        self
-    }
-
-    /// Where the models are kept.
-    pub fn catalog(&self) -> &Arc<dyn ModelCatalog> {
-        &self.catalog
-    }
-
-    /// Reads the model at `uri` and makes it ready. `features` names its features; empty, its own names are taken.
-    /// `engine` names the engine that is to run it; `auto` is the first that can.
-    ///
-    /// # Errors
-    /// A file that can't be read, a model that is none or that can't be run, options that do not fit it.
-    pub async fn load(
-        &self,
-        label: &str,
-        uri: &str,
-        features: Vec<String>,
-        options: ModelOptions,
-        engine: &str,
-    ) -> Result<Arc<Predictor>> {
-        let (label, uri, engine) = (label.to_owned(), uri.to_owned(), engine.to_owned());
-        let (engines, cores) = (self.engines.clone(), self.cores.clone());
-        let load = move || {
-            let model = Model::read(&uri).map_err(|error| error.of_model(&label))?;
-            Predictor::load(PredictorSource { label, model, features, options, engine }, &engines, &cores)
-        };
-        match tokio::task::spawn_blocking(load).await {
-            Ok(loaded) => loaded,
-            Err(cause) => Err(error!(EngineFailed, "loading a model failed").with_source(cause)),
-        }
-    }
-}
+use crate::resolver::CatalogResolver;
+use crate::runtime::PredictRuntime;
+use crate::statement::{CatalogSchema, MlComparePlanner, MlPredictPlanner, OnnxFunctionFactory, run_sql};
 
 /// Brings `predict` and its kin into a session.
 pub trait PredictExt: Sized {
@@ -107,12 +37,14 @@ impl PredictExt for SessionStateBuilder {
         }
         *self.config() = Some(config.with_extension(runtime.clone()));
 
-        let resolver = Arc::new(CatalogResolver::new(runtime.catalog.clone()));
+        let resolver = Arc::new(CatalogResolver::new(runtime.clone()));
         let functions = [OnFailure::Error, OnFailure::Null].map(|on| PredictFunction::udf(resolver.clone(), on));
         let [predict, _] = &functions;
-        let planner = MlPredictPlanner::new(predict.clone());
+        let planners: [Arc<dyn RelationPlanner>; 2] =
+            [Arc::new(MlPredictPlanner::new(predict.clone())), Arc::new(MlComparePlanner::new(predict.clone()))];
         self.scalar_functions().get_or_insert_default().extend(functions);
-        self.relation_planners().get_or_insert_default().insert(0, Arc::new(planner));
+        self.relation_planners().get_or_insert_default().splice(0..0, planners);
+        add_tables(&mut self, &runtime);
 
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));
         add_optimizer_rules(self.optimizer().get_or_insert_with(Optimizer::new));
@@ -125,6 +57,30 @@ impl PredictExt for SessionStateBuilder {
         let factory = OnnxFunctionFactory::new(runtime, self.function_factory().take());
         *self.function_factory() = Some(Arc::new(factory) as Arc<dyn FunctionFactory>);
         self
+    }
+}
+
+/// Adds the schema `predict` to the default catalog, if there is one or the builder is to make one.
+fn add_tables(builder: &mut SessionStateBuilder, runtime: &Arc<PredictRuntime>) {
+    let Some(config) = builder.config().clone() else { return };
+    let defaults = &config.options().catalog;
+    let catalogs = builder.catalog_list().get_or_insert_with(|| Arc::new(MemoryCatalogProviderList::new())).clone();
+    let catalog = catalogs.catalog(&defaults.default_catalog).or_else(|| {
+        let make = config.create_default_catalog_and_schema();
+        make.then(|| {
+            let catalog: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
+            // Names are new: nothing refuses them.
+            let _ = catalog.register_schema(&defaults.default_schema, Arc::new(MemorySchemaProvider::new()));
+            catalogs.register_catalog(defaults.default_catalog.clone(), catalog.clone());
+            catalog
+        })
+    });
+    if let Some(catalog) = catalog {
+        *builder.config() = Some(config.with_create_default_catalog_and_schema(false));
+        if let Err(error) = catalog.register_schema(CatalogSchema::NAME, Arc::new(CatalogSchema::new(runtime.clone())))
+        {
+            log::warn!("there are no tables of models: {error}");
+        }
     }
 }
 

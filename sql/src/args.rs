@@ -37,8 +37,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "40", value_name = "N")]
     pub maxrows: MaxRows,
 
-    /// Where models are kept; without it they last as long as the process
-    #[arg(long, value_name = "URI", hide = true)]
+    /// Where models are kept: a folder, s3://…, gs://… or az://…; without it they last as long as the process
+    #[arg(long, value_name = "URI", env = "DATAFUSION_PREDICT_CATALOG")]
     pub catalog: Option<String>,
 
     /// The library of ONNX Runtime

@@ -4,7 +4,6 @@ use std::env;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use datafusion::common::config_err;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
@@ -24,13 +23,8 @@ const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
 /// A session like datafusion-cli's, with the models of `predict`.
 ///
 /// # Errors
-/// A catalog of models, which there is not yet, and options in the environment that DataFusion refuses.
+/// Options in the environment that DataFusion refuses.
 pub(crate) async fn build(args: &Args, predict: Arc<PredictRuntime>, sql_on_stdin: bool) -> Result<SessionContext> {
-    if let Some(uri) = &args.catalog {
-        return config_err!(
-            "can't use the catalog '{uri}': this version keeps models in memory only, without --catalog"
-        );
-    }
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(limit) = args.memory_limit {
         runtime =

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
-use datafusion_predict::PredictRuntime;
+use datafusion_predict::{ObjectStoreCatalog, PredictRuntime};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use args::{Args, Source};
@@ -68,7 +68,11 @@ fn main() -> ExitCode {
 fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
     let interactive = sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
-    let predict = Arc::new(PredictRuntime::new(args.onnxruntime.clone()));
+    let mut predict = PredictRuntime::new(args.onnxruntime.clone());
+    if let Some(uri) = &args.catalog {
+        predict = predict.with_catalog(Arc::new(workers.block_on(ObjectStoreCatalog::open(uri))?));
+    }
+    let predict = Arc::new(predict);
     let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
     let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
     let mut shell = Shell::new(context, predict, printer, workers.clone(), args.echo);

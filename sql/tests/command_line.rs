@@ -200,9 +200,11 @@ fn options_that_can_not_be_met_are_explained() {
     // What the native engine runs needs no library.
     assert_eq!(run(&["-q", "--onnxruntime", "/nowhere/lib.so", "-c", MODEL]).code, Some(0));
 
-    let ran = run(&["--catalog", "s3://bucket/models", "-c", "SELECT 1"]);
+    let ran = run(&["--catalog", "ftp://host/models", "-c", "SELECT 1"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
-    assert!(ran.stderr.contains("'s3://bucket/models': this version keeps models in memory only"), "{ran:?}");
+    assert!(ran.stderr.contains("'ftp://host/models'"), "{ran:?}");
+    let ran = run(&["--catalog", "Cargo.toml", "-c", "SELECT 1"]);
+    assert_eq!(ran.stderr, "error: the catalog 'Cargo.toml' can't be used: it is a file, not a folder\n");
 
     let ran = run(&["-f", "nowhere.sql"]);
     assert_eq!(ran.code, Some(1));

@@ -1,22 +1,43 @@
-//! Names → versions of models.
+//! Names → versions of models: what there is, not what runs it.
 
-mod memory;
+mod change;
+mod checkpoint;
+mod commit;
+mod files;
+mod interface;
+mod log;
 mod name;
-mod resolver;
+mod object_store;
+mod snapshot;
+mod version;
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use memory::MemoryCatalog;
-pub(crate) use name::fold_name;
+pub use self::object_store::ObjectStoreCatalog;
+pub use change::Change;
+pub use commit::HistoryEntry;
+pub use files::ModelFiles;
+pub use interface::{Feature, Interface, TensorNote};
 pub use name::{ModelReference, VersionReference};
-pub(crate) use resolver::CatalogResolver;
+pub(crate) use name::{fold_alias, fold_name, version_number};
+pub use snapshot::CatalogSnapshot;
+pub use version::{DEFAULT_ALIAS, ModelEntry, ModelVersion, Traffic, VersionRecord};
 
-use crate::error::{Result, bail};
-use crate::predictor::Predictor;
+use crate::error::Result;
+use crate::storage::DiskCache;
+
+/// What a change has led to.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// What there is then.
+    pub snapshot: Arc<CatalogSnapshot>,
+    /// The number of the version that was created, if one was.
+    pub created: Option<u64>,
+}
 
 /// Where models are kept. What it holds is seen through snapshots: planning asks them, and never waits.
 #[async_trait]
@@ -25,87 +46,35 @@ pub trait ModelCatalog: Debug + Send + Sync {
     fn snapshot(&self) -> Arc<CatalogSnapshot>;
 
     /// Learns what others have changed.
+    ///
+    /// # Errors
+    /// A catalog that can't be reached, or that is damaged.
     async fn refresh(&self) -> Result<()>;
 
-    /// Adds `predictor` as the next version of `name`.
+    /// Makes a change, all of it or nothing.
     ///
     /// # Errors
-    /// The name is taken, and `replace` is false.
-    async fn create(&self, name: &str, predictor: Arc<Predictor>, replace: bool) -> Result<Arc<ModelVersion>>;
+    /// A change that does not fit what is there, and a catalog that can't be written.
+    async fn commit(&self, change: Change) -> Result<Committed>;
 
-    /// Removes the name; whether it was there. Queries that were planned with it go on.
-    async fn remove(&self, name: &str) -> Result<bool>;
-}
-
-/// One version of a model. Immutable.
-#[derive(Debug)]
-pub struct ModelVersion {
-    /// The model's name.
-    pub name: String,
-    /// Counted from 1.
-    pub version: u64,
-    /// The model at work.
-    pub predictor: Arc<Predictor>,
-}
-
-/// The models of a catalog at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct CatalogSnapshot {
-    models: BTreeMap<String, Arc<ModelVersion>>,
-}
-
-impl CatalogSnapshot {
-    /// The current version of each model, by name.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelVersion>> {
-        self.models.values()
-    }
-
-    /// The current version of the model `name` (folded).
-    pub fn get(&self, name: &str) -> Option<&Arc<ModelVersion>> {
-        self.models.get(name)
-    }
-
-    /// The version that `reference` (`churn`, `churn/3`, `churn@champion`) stands for.
+    /// All changes that were made, from the first on.
     ///
     /// # Errors
-    /// No such name (with the nearest there is), version or alias.
-    pub fn lookup(&self, reference: &str) -> Result<&Arc<ModelVersion>> {
-        let ModelReference { name, version } = reference.parse()?;
-        let Some(found) = self.models.get(&name) else {
-            return Err(self.unknown(&name));
-        };
-        match version {
-            VersionReference::Current => Ok(found),
-            VersionReference::Number(number) if number == found.version => Ok(found),
-            VersionReference::Number(number) => {
-                bail!(UnknownModel, "model '{name}' has no version {number} here: there is {}", found.version)
-            }
-            VersionReference::Alias(alias) => {
-                bail!(UnknownModel, "model '{name}' has no alias '{alias}': there is version {}", found.version)
-            }
-        }
-    }
+    /// A catalog that can't be read.
+    async fn history(&self) -> Result<Vec<HistoryEntry>>;
 
-    /// The error for a name that is not here.
-    pub(crate) fn unknown(&self, name: &str) -> crate::Error {
-        let near = datafusion_predict_udfs::nearest(name, self.models.keys().map(String::as_str));
-        let hint = match near {
-            Some(near) => format!("; did you mean '{near}'?"),
-            None if self.models.is_empty() => "; there are no models: make one with CREATE MODEL".to_owned(),
-            None => String::new(),
-        };
-        crate::error::error!(UnknownModel, "unknown model '{name}'{hint}")
-    }
+    /// Whether models' files are copied in; else they are read from where they came from.
+    fn keeps_files(&self) -> bool;
 
-    fn with(&self, version: Arc<ModelVersion>) -> Self {
-        let mut models = self.models.clone();
-        models.insert(version.name.clone(), version);
-        Self { models }
-    }
+    /// Copies a model's files in, before a commit names them.
+    ///
+    /// # Errors
+    /// Files that can't be read or written, or that change meanwhile.
+    async fn publish(&self, files: &ModelFiles) -> Result<()>;
 
-    fn without(&self, name: &str) -> Self {
-        let mut models = self.models.clone();
-        models.remove(name);
-        Self { models }
-    }
+    /// The ONNX file of a version whose files were copied in, on this machine.
+    ///
+    /// # Errors
+    /// Files that can't be read.
+    async fn fetch(&self, record: &VersionRecord, cache: &DiskCache) -> Result<PathBuf>;
 }

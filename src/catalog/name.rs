@@ -30,14 +30,18 @@ pub enum VersionReference {
 /// A model's name, folded like an SQL identifier: to lower case, unless it stands in double quotes.
 ///
 /// # Errors
-/// An empty name, one over 255 bytes, and any character but letters, digits, `_`, `-` and `.`.
+/// An empty name, one over 255 bytes, and any character but ASCII letters and digits, `_`, `-` and `.`: others look alike,
+/// or have several spellings.
 pub(crate) fn fold_name(name: &str) -> Result<String> {
     let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
     let folded = quoted.map_or_else(|| name.to_lowercase(), str::to_owned);
-    let wrong = folded.chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')));
+    let wrong = folded.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
     match wrong {
         Some(wrong) => {
-            bail!(InvalidStatement, "'{name}' is no model name: '{wrong}' is not a letter, a digit, '_', '-' or '.'")
+            bail!(
+                InvalidStatement,
+                "'{name}' is no model name: '{wrong}' is not a letter (a to z), a digit, '_', '-' or '.'"
+            )
         }
         None if folded.is_empty() => bail!(InvalidStatement, "a model's name is empty"),
         None if folded.len() > LONGEST => {
@@ -45,6 +49,23 @@ pub(crate) fn fold_name(name: &str) -> Result<String> {
         }
         None => Ok(folded),
     }
+}
+
+/// An alias, folded as a model's name is.
+///
+/// # Errors
+/// As [`fold_name`]; and what is taken for a version's number: `3`, `v3`.
+pub(crate) fn fold_alias(name: &str) -> Result<String> {
+    let alias = fold_name(name)?;
+    match version_number(&alias) {
+        Some(_) => bail!(InvalidStatement, "'{name}' is no alias: it is a version's number"),
+        None => Ok(alias),
+    }
+}
+
+/// The number in `3` or `v3`.
+pub(crate) fn version_number(text: &str) -> Option<u64> {
+    text.strip_prefix(['v', 'V']).unwrap_or(text).parse().ok()
 }
 
 impl FromStr for ModelReference {
@@ -75,7 +96,7 @@ mod tests {
         assert_eq!(parse("Churn").expect("a name"), ("churn".into(), VersionReference::Current));
         assert_eq!(parse("\"Churn\"/3").expect("a version"), ("Churn".into(), VersionReference::Number(3)));
         assert_eq!(parse("churn@Best").expect("an alias"), ("churn".into(), VersionReference::Alias("best".into())));
-        for wrong in ["", "a b", "a/x", "a@", "a'b", &"a".repeat(256)] {
+        for wrong in ["", "a b", "a/x", "a/b/1", "a@", "a@b/1", "a'b", "é", &"a".repeat(256)] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

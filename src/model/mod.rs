@@ -11,6 +11,7 @@ mod source;
 mod weights;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ pub use options::{ModelOptions, NullPolicy};
 pub use signature::{Dimension, Signature, TensorSpec};
 pub(crate) use weights::{Weight, WeightData};
 
+use crate::catalog::ModelFiles;
 use crate::error::{Result, bail};
 use proto::ModelProto;
 
@@ -33,6 +35,9 @@ pub struct Model {
     uri: String,
     sha256: String,
     size: u64,
+    /// Where the file is, unless it came as bytes.
+    path: Option<PathBuf>,
+    external_files: Vec<String>,
     proto: ModelProto,
     weights: Vec<Weight>,
     /// The outputs that were maps from label to probability, and the labels.
@@ -47,7 +52,17 @@ impl Model {
     /// # Errors
     /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
     pub fn read(uri: &str) -> Result<Arc<Self>> {
-        Self::of_source(uri, source::read(uri)?)
+        Self::read_file(uri, &source::local_file(uri)?)
+    }
+
+    /// Reads the file at `path`, which came from `uri`.
+    pub(crate) fn read_file(uri: &str, path: &Path) -> Result<Arc<Self>> {
+        Self::of_source(uri, source::read(uri, path)?)
+    }
+
+    /// The external weights that the file at `path` names, by their names beside it.
+    pub(crate) fn external_files(uri: &str, path: &Path) -> Result<Vec<String>> {
+        Ok(source::read(uri, path)?.external_files().into_iter().collect())
     }
 
     /// The model whose file is in memory. `name` stands for its URI; it has no external weights.
@@ -62,13 +77,17 @@ impl Model {
         if source.proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
         }
-        let (sha256, size) = source.hash(uri)?;
+        let external_files = source.external_files();
+        let (sha256, size) = source.hash(uri, &external_files)?;
         let mut proto = std::mem::take(&mut source.proto);
         let weights = weights::split_off(uri, &mut proto, &source)?;
         let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
         let signature = Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
         let metadata = Metadata::of(&proto);
-        Ok(Arc::new(Self { uri: uri.to_owned(), sha256, size, proto, weights, zip_maps, signature, metadata }))
+        let (uri, path) = (uri.to_owned(), source.path);
+        let external_files = external_files.into_iter().collect();
+        let model = Self { uri, sha256, size, path, external_files, proto, weights, zip_maps, signature, metadata };
+        Ok(Arc::new(model))
     }
 
     /// Where the model was read from.
@@ -79,6 +98,17 @@ impl Model {
     /// The SHA-256 of the file and of its external weights, in hexadecimal digits.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// The files, unless the model came as bytes.
+    pub(crate) fn files(&self) -> Option<ModelFiles> {
+        let (path, external) = (self.path.clone()?, self.external_files.clone());
+        Some(ModelFiles { path, external, sha256: self.sha256.clone() })
+    }
+
+    /// Whether it could be read again.
+    pub(crate) fn has_file(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Size of the file and of its external weights, in bytes.

@@ -1,6 +1,10 @@
 //! The options of `CREATE MODEL … OPTIONS (…)`.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::engine::Device;
 use crate::error::{Error, Result, bail, error};
@@ -14,6 +18,16 @@ pub enum NullPolicy {
     Nan,
     /// The query fails.
     Error,
+}
+
+impl fmt::Display for NullPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Nan => "nan",
+            Self::Error => "error",
+        })
+    }
 }
 
 impl FromStr for NullPolicy {
@@ -30,7 +44,8 @@ impl FromStr for NullPolicy {
 }
 
 /// How a model is called. An option that is not given is chosen from the model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "BTreeMap<String, String>", try_from = "BTreeMap<String, String>")]
 pub struct ModelOptions {
     /// The one output that calls give.
     pub output: Option<String>,
@@ -53,6 +68,14 @@ impl ModelOptions {
     /// # Errors
     /// An option that is not known, given twice, or that has a value it can't have.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        Self::from_pairs_among(pairs, &[])
+    }
+
+    /// As [`from_pairs`](Self::from_pairs), where there are `other` options, too, that may have been meant.
+    pub(crate) fn from_pairs_among<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        other: &[&str],
+    ) -> Result<Self> {
         let mut options = Self::default();
         let mut seen = vec![];
         for (name, value) in pairs {
@@ -69,9 +92,10 @@ impl ModelOptions {
                 }
                 "device" => options.device = Some(value.parse()?),
                 _ => {
-                    let near = datafusion_predict_udfs::nearest(&name, Self::NAMES);
+                    let names = [Self::NAMES.as_slice(), other].concat();
+                    let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
                     let near = near.map(|near| format!("; did you mean '{near}'?"));
-                    let near = near.unwrap_or_else(|| format!("; there are {}", Self::NAMES.join(", ")));
+                    let near = near.unwrap_or_else(|| format!("; there are {}", names.join(", ")));
                     bail!(InvalidOption, "unknown option '{name}'{near}");
                 }
             }
@@ -81,5 +105,34 @@ impl ModelOptions {
             seen.push(name);
         }
         Ok(options)
+    }
+}
+
+impl ModelOptions {
+    /// Whether everything is left to the model.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<ModelOptions> for BTreeMap<String, String> {
+    fn from(options: ModelOptions) -> Self {
+        let ModelOptions { output, class, on_null, batch_size, device } = options;
+        let pairs = [
+            ("output", output),
+            ("class", class),
+            ("on_null", on_null.map(|policy| policy.to_string())),
+            ("batch_size", batch_size.map(|rows| rows.to_string())),
+            ("device", device.map(|device| device.to_string())),
+        ];
+        pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for ModelOptions {
+    type Error = Error;
+
+    fn try_from(pairs: BTreeMap<String, String>) -> Result<Self> {
+        Self::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 }

@@ -58,10 +58,27 @@ impl TensorSpec {
     }
 }
 
+impl TensorSpec {
+    /// Element type and shape: `float[N,4]`.
+    pub fn type_line(&self) -> String {
+        let shape: Vec<_> = self.shape.iter().map(Dimension::to_string).collect();
+        format!("{}[{}]", self.element, shape.join(","))
+    }
+
+    /// Element type and shape of one row: `float`, `float[4]`.
+    pub fn row_type_line(&self) -> String {
+        let shape: Vec<_> = self.row_shape().iter().map(Dimension::to_string).collect();
+        // One value for each row is a scalar, however it is written.
+        match shape.iter().all(|size| size == "1") {
+            true => self.element.to_string(),
+            false => format!("{}[{}]", self.element, shape.join(",")),
+        }
+    }
+}
+
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape: Vec<_> = self.shape.iter().map(Dimension::to_string).collect();
-        write!(f, "{} {}[{}]", self.name, self.element, shape.join(","))
+        write!(f, "{} {}", self.name, self.type_line())
     }
 }
 

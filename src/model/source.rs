@@ -20,12 +20,12 @@ pub(super) struct ModelSource {
     hash: Sha256,
     /// Bytes of the file.
     size: u64,
-    /// Where external weights may be; a model that came as bytes has none.
-    folder: Option<PathBuf>,
+    /// The file, beside which external weights may be; a model that came as bytes has none.
+    pub path: Option<PathBuf>,
 }
 
-/// Reads and decodes the file at `uri`, or `model.onnx` in the folder at `uri`.
-pub(super) fn read(uri: &str) -> Result<ModelSource> {
+/// The file that the path or the `file://` URL `uri` names, or `model.onnx` in the folder that it names.
+pub(super) fn local_file(uri: &str) -> Result<PathBuf> {
     let path = match uri.split_once("://") {
         Some(("file", path)) if path.starts_with('/') => PathBuf::from(path),
         Some(("file", _)) => bail!(Unreadable, "'{uri}' can't be read: expected file:///, and an absolute path"),
@@ -34,27 +34,30 @@ pub(super) fn read(uri: &str) -> Result<ModelSource> {
         }
         None => PathBuf::from(uri),
     };
-    let path = match path.is_dir() {
-        true if path.join("model.onnx").is_file() => path.join("model.onnx"),
+    match path.is_dir() {
+        true if path.join("model.onnx").is_file() => Ok(path.join("model.onnx")),
         true => bail!(Unreadable, "'{uri}' is a folder without a file model.onnx"),
-        false => path,
-    };
+        false => Ok(path),
+    }
+}
+
+/// Reads and decodes the file at `path`; errors call it `uri`.
+pub(super) fn read(uri: &str, path: &Path) -> Result<ModelSource> {
     let unreadable = |cause: io::Error| error!(Unreadable, "'{uri}' can't be read").with_source(cause);
-    let metadata = fs::metadata(&path).map_err(unreadable)?;
+    let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         bail!(Unreadable, "'{uri}' can't be read: it is not a file");
     }
     if metadata.len() == 0 {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
     }
-    let mut buf = fs::File::open(&path).and_then(FileBuf::new).map_err(unreadable)?;
+    let mut buf = fs::File::open(path).and_then(FileBuf::new).map_err(unreadable)?;
     let decoded = ModelProto::decode(&mut buf);
     let hash = buf.finish().map_err(unreadable)?;
     let proto = decoded.map_err(|cause| {
         error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    let folder = path.parent().map(Path::to_owned);
-    Ok(ModelSource { proto, hash, size: metadata.len(), folder })
+    Ok(ModelSource { proto, hash, size: metadata.len(), path: Some(path.to_owned()) })
 }
 
 /// Decodes a file that is in memory; errors call it `name`.
@@ -65,21 +68,16 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelSource> {
     let proto = ModelProto::decode(bytes).map_err(|cause| {
         error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    Ok(ModelSource { proto, hash, size, folder: None })
+    Ok(ModelSource { proto, hash, size, path: None })
 }
 
 impl ModelSource {
-    /// SHA-256 and size of the file and of the external files that it names, each as a whole after its name, in the
+    /// SHA-256 and size of the file and of its external files, each as a whole after its name, in the
     /// order of the names.
-    pub(super) fn hash(&mut self, uri: &str) -> Result<(String, u64)> {
+    pub(super) fn hash(&self, uri: &str, external_files: &BTreeSet<String>) -> Result<(String, u64)> {
         let mut hash = self.hash.clone();
         let mut size = self.size;
-        let mut locations = BTreeSet::new();
-        super::graph::visit_tensors(&mut self.proto, &mut |tensor| {
-            let external = tensor.external_data.iter().filter(|_| is_external(tensor));
-            locations.extend(external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()));
-        });
-        for location in &locations {
+        for location in external_files {
             hash.update(location.as_bytes());
             let path = self.path_inside(uri, location)?;
             let unreadable = |cause: io::Error| {
@@ -89,6 +87,16 @@ impl ModelSource {
             size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
         }
         Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+    }
+
+    /// The external files that the graph names, in order.
+    pub(super) fn external_files(&mut self) -> BTreeSet<String> {
+        let mut locations = BTreeSet::new();
+        super::graph::visit_tensors(&mut self.proto, &mut |tensor| {
+            let external = tensor.external_data.iter().filter(|_| is_external(tensor));
+            locations.extend(external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()));
+        });
+        locations
     }
 
     /// The bytes of a tensor that stands in another file of the model's folder.
@@ -134,7 +142,7 @@ impl ModelSource {
         let unreadable = |cause: io::Error| {
             error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
         };
-        let Some(folder) = &self.folder else {
+        let Some(folder) = self.path.as_deref().and_then(Path::parent) else {
             bail!(InvalidModel, "'{uri}': external weights '{location}' of a model that has no folder");
         };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

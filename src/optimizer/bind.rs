@@ -4,14 +4,14 @@ use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion_predict_udfs::{PredictFunction, ScoringModel, bind_call};
+use datafusion_predict_udfs::{ModelResolver, PredictFunction, ScoringModel, bind_call};
 
 use super::extract::keep_name;
 use crate::config::PredictConfig;
@@ -27,9 +27,22 @@ impl BindPredict {
     pub(crate) const NAME: &str = "bind_predict";
 
     /// `plan` with all calls bound, in subqueries too, to models by the engine that `options` name.
+    ///
+    /// All names are looked up in one state of the catalog.
     pub(crate) fn bind(plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
         let engine = PredictConfig::of(options).engine;
-        Ok(plan.transform_up_with_subqueries(|plan| bind_node(plan, &engine))?.data)
+        let mut pinned = Pinned::default();
+        Ok(plan.transform_up_with_subqueries(|plan| bind_node(plan, &engine, &mut pinned))?.data)
+    }
+
+    /// Whether any call of `plan`, in subqueries too, is not bound yet.
+    pub(crate) fn is_needed(plan: &LogicalPlan) -> Result<bool> {
+        let mut needed = false;
+        plan.apply_with_subqueries(|plan| {
+            needed = has_expr(plan, |expr| unbound(expr).is_some())?;
+            Ok(if needed { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        Ok(needed)
     }
 }
 
@@ -56,7 +69,7 @@ pub(super) fn has_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> Re
     let mut found = false;
     plan.apply_expressions(|expr| {
         found = found || expr.exists(|expr| Ok(wanted(expr)))?;
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
 }
@@ -75,7 +88,23 @@ fn by_engine(model: Arc<dyn ScoringModel>, engine: &str) -> Result<Arc<dyn Scori
     }
 }
 
-fn bind_node(plan: LogicalPlan, engine: &str) -> Result<Transformed<LogicalPlan>> {
+/// The resolvers of a plan's calls, usually one, each as it was when the first call was bound.
+#[derive(Default)]
+struct Pinned(Vec<(Arc<dyn ModelResolver>, Arc<dyn ModelResolver>)>);
+
+impl Pinned {
+    fn of(&mut self, function: &PredictFunction) -> Arc<dyn ModelResolver> {
+        let resolver = function.resolver();
+        if let Some((_, pinned)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, resolver)) {
+            return pinned.clone();
+        }
+        let pinned = resolver.pin();
+        self.0.push((resolver.clone(), pinned.clone()));
+        pinned
+    }
+}
+
+fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Transformed<LogicalPlan>> {
     if !has_expr(&plan, |expr| unbound(expr).is_some())? {
         return Ok(Transformed::no(plan));
     }
@@ -88,7 +117,9 @@ fn bind_node(plan: LogicalPlan, engine: &str) -> Result<Transformed<LogicalPlan>
         let bound = expr.transform_up(|expr| match unbound(&expr) {
             Some((function, call)) => {
                 let choose = |model| by_engine(model, engine);
-                bind_call(function, call.args.clone(), input.as_deref(), &schema, &choose).map(Transformed::yes)
+                let resolver = pinned.of(function);
+                bind_call(function, resolver.as_ref(), call.args.clone(), input.as_deref(), &schema, &choose)
+                    .map(Transformed::yes)
             }
             None => Ok(Transformed::no(expr)),
         })?;

@@ -112,6 +112,19 @@ impl Predictor {
         self.executable.size()
     }
 
+    /// Bytes that the model takes in this process, about: its graph and weights, and what its engines made of them.
+    pub(crate) fn memory(&self) -> u64 {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let engines = std::iter::once(self).chain(others.values().map(Arc::as_ref));
+        let compiled: usize = engines.filter_map(|predictor| predictor.executable.size()).sum();
+        self.model.size() + compiled as u64
+    }
+
+    /// The names that were given to its features, if any.
+    pub(crate) fn given_features(&self) -> &[String] {
+        &self.source.features
+    }
+
     /// Where the model runs: `cpu`, `cuda:0`.
     pub fn device(&self) -> String {
         self.executable.device()

@@ -10,7 +10,7 @@ use datafusion_predict_udfs::ModelFunction;
 
 use crate::config::PredictConfig;
 use crate::model::ModelOptions;
-use crate::session::PredictRuntime;
+use crate::runtime::PredictRuntime;
 
 /// Makes functions of models; other languages go to the factory that was there before.
 #[derive(Debug)]

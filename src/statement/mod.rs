@@ -1,14 +1,22 @@
 //! Statements about models: parsed around DataFusion's parser, run against the catalog.
 
+mod alter;
+mod create;
 mod function;
 mod hints;
+mod ml_compare;
 mod ml_predict;
 mod parse;
+mod relation;
 mod run;
 mod show;
+mod tables;
 
+pub use create::{CreateModel, CreateOptions};
 pub(crate) use function::OnnxFunctionFactory;
+pub(crate) use ml_compare::MlComparePlanner;
 pub(crate) use ml_predict::MlPredictPlanner;
-pub use parse::{CreateModel, PredictStatement, parse_sql};
+pub use parse::{PredictStatement, parse_sql};
 pub(crate) use run::run_sql;
 pub use run::run_statement;
+pub(crate) use tables::CatalogSchema;

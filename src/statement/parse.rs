@@ -6,27 +6,36 @@ use datafusion::common::Result as DFResult;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::Dialect;
-use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
-use crate::catalog::fold_name;
-use crate::model::ModelOptions;
+use super::alter::{alter_model, comment_on_model, drop_model, rollback_model};
+use super::create::{CreateModel, create_model};
+use crate::catalog::{Change, fold_name};
 
 /// One statement.
 #[derive(Debug, Clone)]
 pub enum PredictStatement {
     /// `CREATE MODEL`
     CreateModel(CreateModel),
-    /// `DROP MODEL [IF EXISTS] name`
+    /// `DROP MODEL [IF EXISTS] name`, `DROP MODEL [IF EXISTS] name/version`
     DropModel {
         /// The folded name.
         name: String,
-        /// Whether a name that is not there is no error.
+        /// The version; all of them if none is given.
+        version: Option<u64>,
+        /// Whether what is not there is no error.
         if_exists: bool,
     },
+    /// `ALTER MODEL`, `ROLLBACK MODEL`, `COMMENT ON MODEL`
+    AlterModel(Change),
     /// `SHOW MODELS`
     ShowModels,
+    /// `SHOW VERSIONS IN MODEL name`
+    ShowVersions {
+        /// The folded name.
+        name: String,
+    },
     /// `DESCRIBE MODEL name`
     DescribeModel {
         /// The name as `predict` takes it.
@@ -36,29 +45,15 @@ pub enum PredictStatement {
     DataFusion(Box<Statement>),
 }
 
-/// `CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [FEATURES (a, b, …)] FROM 'uri' [OPTIONS (key value, …)]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreateModel {
-    /// The folded name.
-    pub name: String,
-    /// Whether a name that is there gets a new version.
-    pub or_replace: bool,
-    /// Whether a name that is there is no error.
-    pub if_not_exists: bool,
-    /// The features' names, in order; empty if not given.
-    pub features: Vec<String>,
-    /// Where the model is.
-    pub uri: String,
-    /// How it is called.
-    pub options: ModelOptions,
-}
-
 impl fmt::Display for PredictStatement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateModel(create) => write!(f, "CREATE MODEL {} FROM '{}'", create.name, create.uri),
-            Self::DropModel { name, .. } => write!(f, "DROP MODEL {name}"),
+            Self::CreateModel(create) => write!(f, "{create}"),
+            Self::DropModel { name, version: None, .. } => write!(f, "DROP MODEL {name}"),
+            Self::DropModel { name, version: Some(version), .. } => write!(f, "DROP MODEL {name}/{version}"),
+            Self::AlterModel(change) => write!(f, "ALTER MODEL {}", change.model()),
             Self::ShowModels => f.write_str("SHOW MODELS"),
+            Self::ShowVersions { name } => write!(f, "SHOW VERSIONS IN MODEL {name}"),
             Self::DescribeModel { name } => write!(f, "DESCRIBE MODEL {name}"),
             Self::DataFusion(statement) => write!(f, "{statement}"),
         }
@@ -85,12 +80,12 @@ pub fn parse_sql(sql: &str, dialect: &dyn Dialect) -> DFResult<Vec<PredictStatem
     }
 }
 
-fn syntax(error: ParserError) -> DataFusionError {
+pub(super) fn syntax(error: ParserError) -> DataFusionError {
     error.into()
 }
 
 /// The word at `position` from here, in capitals.
-fn word(parser: &Parser, position: usize) -> Option<String> {
+pub(super) fn word(parser: &Parser, position: usize) -> Option<String> {
     match parser.peek_nth_token(position).token {
         Token::Word(Word { value, quote_style: None, .. }) => Some(value.to_uppercase()),
         _ => None,
@@ -103,9 +98,16 @@ fn statement(parser: &mut DFParser) -> DFResult<PredictStatement> {
     match words.as_slice() {
         ["CREATE", "MODEL", ..] | ["CREATE", "OR", "REPLACE", "MODEL"] => create_model(&mut parser.parser),
         ["DROP", "MODEL", ..] => drop_model(&mut parser.parser),
+        ["ALTER", "MODEL", ..] => alter_model(&mut parser.parser),
+        ["ROLLBACK", "MODEL", ..] => rollback_model(&mut parser.parser),
+        ["COMMENT", "ON", "MODEL", ..] => comment_on_model(&mut parser.parser),
         ["SHOW", "MODELS", ..] => {
             skip(&mut parser.parser, 2);
             Ok(PredictStatement::ShowModels)
+        }
+        ["SHOW", "VERSIONS", "IN", "MODEL"] => {
+            skip(&mut parser.parser, 4);
+            Ok(PredictStatement::ShowVersions { name: fold_name(&reference(&mut parser.parser)?)? })
         }
         ["DESCRIBE" | "DESC", "MODEL", ..] if is_name(&parser.parser.peek_nth_token(2).token) => {
             skip(&mut parser.parser, 2);
@@ -115,86 +117,18 @@ fn statement(parser: &mut DFParser) -> DFResult<PredictStatement> {
     }
 }
 
-fn skip(parser: &mut Parser, tokens: usize) {
+pub(super) fn skip(parser: &mut Parser, tokens: usize) {
     for _ in 0..tokens {
         parser.next_token();
     }
 }
 
-fn is_name(token: &Token) -> bool {
+pub(super) fn is_name(token: &Token) -> bool {
     matches!(token, Token::Word(_) | Token::SingleQuotedString(_))
 }
 
-fn create_model(parser: &mut Parser) -> DFResult<PredictStatement> {
-    skip(parser, 1);
-    let or_replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
-    skip(parser, 1);
-    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
-    if or_replace && if_not_exists {
-        return Err(syntax(ParserError::ParserError("OR REPLACE and IF NOT EXISTS exclude each other".into())));
-    }
-    let name = fold_name(&reference(parser)?)?;
-    let mut features = vec![];
-    if word(parser, 0).as_deref() == Some("FEATURES") {
-        skip(parser, 1);
-        parser.expect_token(&Token::LParen).map_err(syntax)?;
-        let names = parser.parse_comma_separated(|parser| parser.parse_identifier()).map_err(syntax)?;
-        parser.expect_token(&Token::RParen).map_err(syntax)?;
-        features = names
-            .into_iter()
-            .map(|name| if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() })
-            .collect();
-    }
-    if !parser.parse_keyword(Keyword::FROM) {
-        let expected = if features.is_empty() { "FEATURES (…) or FROM 'uri'" } else { "FROM 'uri'" };
-        return parser.expected(expected, parser.peek_token()).map_err(syntax);
-    }
-    let token = parser.next_token();
-    let uri = match token.token {
-        Token::SingleQuotedString(uri) => uri,
-        _ => return parser.expected("the model's place as a 'string'", token).map_err(syntax),
-    };
-    let mut pairs = vec![];
-    if word(parser, 0).as_deref() == Some("OPTIONS") {
-        skip(parser, 1);
-        parser.expect_token(&Token::LParen).map_err(syntax)?;
-        pairs = parser.parse_comma_separated(option).map_err(syntax)?;
-        parser.expect_token(&Token::RParen).map_err(syntax)?;
-    }
-    let options = ModelOptions::from_pairs(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
-    Ok(PredictStatement::CreateModel(CreateModel { name, or_replace, if_not_exists, features, uri, options }))
-}
-
-/// `key value`, with a string, a number or a word as value.
-fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
-    let key = match parser.next_token() {
-        token if is_name(&token.token) => match token.token {
-            Token::Word(word) => word.value,
-            Token::SingleQuotedString(text) => text,
-            _ => return parser.expected("the name of an option", token),
-        },
-        token => return parser.expected("the name of an option", token),
-    };
-    let _ = parser.consume_token(&Token::Eq);
-    let token = parser.next_token();
-    let value = match token.token {
-        Token::SingleQuotedString(text) => text,
-        Token::Number(number, _) => number,
-        Token::Word(word) => word.value,
-        _ => return parser.expected("the value of an option: a string, a number or a word", token),
-    };
-    Ok((key, value))
-}
-
-fn drop_model(parser: &mut Parser) -> DFResult<PredictStatement> {
-    skip(parser, 2);
-    let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
-    let name = fold_name(&reference(parser)?)?;
-    Ok(PredictStatement::DropModel { name, if_exists })
-}
-
 /// A name, with what may stand in it: `a`, `a-b.c`, `"A"`, `'a@b'`, `a/3`.
-fn reference(parser: &mut Parser) -> DFResult<String> {
+pub(super) fn reference(parser: &mut Parser) -> DFResult<String> {
     let first = parser.next_token();
     let mut name = match &first.token {
         Token::SingleQuotedString(text) => return Ok(text.clone()),
@@ -247,13 +181,55 @@ mod tests {
         assert_eq!(create.features, ["age", "Plan"]);
         assert_eq!(create.uri, "s3://b/m.onnx");
         assert!(create.or_replace && !create.if_not_exists);
-        assert_eq!(create.options.class.as_deref(), Some("1"));
-        assert_eq!(create.options.batch_size, Some(512));
+        assert_eq!(create.options.model.class.as_deref(), Some("1"));
+        assert_eq!(create.options.model.batch_size, Some(512));
+    }
+
+    #[test]
+    fn models_are_altered() {
+        let change = |sql: &str| match parse(sql).expect(sql).pop() {
+            Some(PredictStatement::AlterModel(change)) => format!("{change:?}"),
+            other => panic!("{sql}: {other:?}"),
+        };
+        for (sql, expected) in [
+            (
+                "ALTER MODEL m SET ALIAS Champion TO 3, challenger TO v4, x TO champion",
+                r#"SetAliases { model: "m", aliases: [("champion", Number(3)), ("challenger", Number(4)), ("x", Alias("champion"))] }"#,
+            ),
+            ("ALTER MODEL m DROP ALIAS champion", r#"DropAlias { model: "m", alias: "champion" }"#),
+            (
+                "ALTER MODEL m/2 SET TAG stage = 'qa', owner 'ana'",
+                r#"SetTags { model: "m", version: Some(Number(2)), tags: [("stage", Some("qa")), ("owner", Some("ana"))] }"#,
+            ),
+            ("alter model m unset tag stage", r#"SetTags { model: "m", version: None, tags: [("stage", None)] }"#),
+            (
+                "ALTER MODEL m SET TRAFFIC (v3 90, v4 10) BY \"Id\"",
+                r#"SetTraffic { model: "m", traffic: Some(Traffic { shares: [(3, 90), (4, 10)], by: Some("Id") }) }"#,
+            ),
+            ("ALTER MODEL m DROP TRAFFIC", r#"SetTraffic { model: "m", traffic: None }"#),
+            ("ROLLBACK MODEL m", r#"Rollback { model: "m", to: None }"#),
+            ("ROLLBACK MODEL m TO 2", r#"Rollback { model: "m", to: Some(Number(2)) }"#),
+            (
+                "COMMENT ON MODEL m@champion IS 'it''s'",
+                r#"SetComment { model: "m", version: Some(Alias("champion")), comment: Some("it's") }"#,
+            ),
+            ("COMMENT ON MODEL m IS NULL", r#"SetComment { model: "m", version: None, comment: None }"#),
+        ] {
+            assert_eq!(change(sql), expected, "{sql}");
+        }
     }
 
     #[test]
     fn words_of_ours_stay_names_elsewhere() {
-        for sql in ["CREATE TABLE model (a INT)", "SELECT model FROM models", "DESCRIBE model", "SHOW TABLES"] {
+        for sql in [
+            "CREATE TABLE model (a INT)",
+            "SELECT model FROM models",
+            "DESCRIBE model",
+            "SHOW TABLES",
+            "ROLLBACK",
+            "COMMENT ON TABLE t IS 'x'",
+            "ALTER TABLE model ADD COLUMN a INT",
+        ] {
             let statements = parse(sql).expect("valid");
             assert!(matches!(statements.as_slice(), [PredictStatement::DataFusion(_)]), "{sql}");
         }
@@ -271,7 +247,19 @@ mod tests {
             ("CREATE MODEL m FROM 'u' garbage", "end of statement"),
             ("CREATE MODEL 'a b' FROM 'u'", "not a letter"),
             ("CREATE OR REPLACE MODEL IF NOT EXISTS m FROM 'u'", "exclude each other"),
+            ("CREATE MODEL m FROM 'u' OPTIONS (copy maybe)", "expected true or false"),
+            ("CREATE MODEL m FROM 'u' OPTIONS (sha256 'abc')", "64 hexadecimal digits"),
             ("DROP MODEL", "a model's name"),
+            ("DROP MODEL m@champion", "expected a name or a version, as in m/2"),
+            ("ALTER MODEL m", "SET ALIAS, SET TAG, SET TRAFFIC, DROP ALIAS, UNSET TAG or DROP TRAFFIC"),
+            ("ALTER MODEL m SET ALIAS best", "TO and a version"),
+            ("ALTER MODEL m SET ALIAS v3 TO 3", "'v3' is no alias"),
+            ("ALTER MODEL m/2 SET ALIAS best TO 3", "expected a model's name, found 'm/2'"),
+            ("ALTER MODEL m SET TRAFFIC (v3 ninety)", "a share"),
+            ("ALTER MODEL m SET TRAFFIC (champion 9)", "a version, as in v3"),
+            ("ROLLBACK MODEL m 2", "end of statement"),
+            ("COMMENT ON MODEL m IS comment", "a 'string' or NULL"),
+            ("SHOW VERSIONS IN MODEL 'a b'", "not a letter"),
         ] {
             assert!(error(sql).contains(expected), "{sql}: {}", error(sql));
         }

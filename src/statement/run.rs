@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{Result as DFResult, plan_datafusion_err, plan_err};
+use datafusion::common::{DataFusionError, Result as DFResult, plan_datafusion_err, plan_err};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as PlanStatement};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::dialect::dialect_from_str;
+use datafusion::sql::sqlparser::dialect::{GenericDialect, dialect_from_str};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::ml_predict::rewrite_tables;
-use super::parse::{CreateModel, PredictStatement, parse_sql};
-use super::{hints, show};
+use super::parse::{PredictStatement, parse_sql};
+use super::relation::rewrite_tables;
+use super::{hints, show, tables};
+use crate::catalog::{Change, ModelReference};
 use crate::config::PredictConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
-use crate::session::{PredictRuntime, runtime_of};
+use crate::runtime::PredictRuntime;
+use crate::session::runtime_of;
 
 /// Parses and runs the one statement of `sql`.
 pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<DataFrame> {
@@ -38,26 +41,51 @@ pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<Dat
 /// As [`SessionContext::sql`]; for ours, what is wrong with the model or its name.
 pub async fn run_statement(context: &SessionContext, statement: PredictStatement) -> DFResult<DataFrame> {
     let runtime = runtime_of(context)?;
-    runtime.catalog().refresh().await?;
+    let config = config_of(context);
+    let catalog = runtime.catalog();
+    runtime.loader().limit(&config);
     match statement {
         PredictStatement::CreateModel(create) => {
-            create_model(&runtime, create, &engine_of(context)).await?;
+            catalog.refresh().await?;
+            runtime.create(&create, &config.engine).await?;
             nothing(context)
         }
-        PredictStatement::DropModel { name, if_exists } => {
-            if !runtime.catalog().remove(&name).await? && !if_exists {
-                return Err(runtime.catalog().snapshot().unknown(&name).into());
+        PredictStatement::DropModel { name, version, if_exists } => {
+            let change = match version {
+                None => Change::DropModel { model: name },
+                Some(version) => Change::DropVersion { model: name, version },
+            };
+            catalog.refresh().await?;
+            match catalog.commit(change).await {
+                Err(error) if if_exists && error.kind() == ErrorKind::UnknownModel => nothing(context),
+                done => done.map_err(DataFusionError::from).and_then(|_| nothing(context)),
             }
+        }
+        PredictStatement::AlterModel(change) => {
+            catalog.refresh().await?;
+            catalog.commit(change).await?;
             nothing(context)
         }
-        PredictStatement::ShowModels => context.read_batch(show::models(&runtime.catalog().snapshot())?),
+        PredictStatement::ShowModels => {
+            catalog.refresh().await?;
+            context.read_batch(show::models(&runtime)?)
+        }
+        PredictStatement::ShowVersions { name } => {
+            catalog.refresh().await?;
+            let snapshot = catalog.snapshot();
+            context.read_batch(tables::versions(tables::of_model(snapshot.model(&name)?), &runtime)?)
+        }
         PredictStatement::DescribeModel { name } => {
-            context.read_batch(show::model(runtime.catalog().snapshot().lookup(&name)?, &engine_of(context))?)
+            catalog.refresh().await?;
+            let snapshot = catalog.snapshot();
+            let version = snapshot.lookup(&name)?;
+            let loaded = runtime.loader().load(version).await;
+            context.read_batch(show::model(&snapshot, version, loaded, &config.engine)?)
         }
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
             let state = context.state();
-            let plan = plan(&state, &statement).await;
+            let plan = plan(&state, &statement, &runtime).await;
             let plan = plan.map_err(|error| hints::explain(error, &statement.to_string(), &state))?;
             context.execute_logical_plan(plan).await
         }
@@ -65,13 +93,36 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
 }
 
 /// The plan of `statement`, whose calls hold on to the versions that the names have now.
-async fn plan(state: &SessionState, statement: &Statement) -> DFResult<LogicalPlan> {
-    let plan = state.statement_to_plan(statement.clone()).await?;
+async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRuntime) -> DFResult<LogicalPlan> {
+    // Statements that have nothing to do with models do not wait for the catalog.
+    let mentions = references(statement);
+    let mut fresh = mentions.any;
+    if mentions.any {
+        runtime.catalog().refresh().await?;
+        prefetch(runtime, &mentions.models).await;
+    }
+    let planned = match state.statement_to_plan(statement.clone()).await {
+        // A view may call a model that others have made since.
+        Err(error) if !fresh && Error::find(&error).is_some_and(|it| it.kind() == ErrorKind::UnknownModel) => {
+            runtime.catalog().refresh().await?;
+            fresh = true;
+            state.statement_to_plan(statement.clone()).await
+        }
+        planned => planned,
+    };
+    let mut plan = planned?;
     if !holds_on_to_versions(&plan) {
         return Ok(plan);
     }
-    let unbound = plan.clone();
     let options = state.config_options();
+    if !fresh && BindPredict::is_needed(&plan)? {
+        let before = runtime.catalog().snapshot();
+        runtime.catalog().refresh().await?;
+        if !Arc::ptr_eq(&before, &runtime.catalog().snapshot()) {
+            plan = state.statement_to_plan(statement.clone()).await?;
+        }
+    }
+    let unbound = plan.clone();
     let bound = match BindPredict::bind(plan, options) {
         Ok(bound) => bound,
         // A model may have been replaced between planning and binding: once more, with the new types.
@@ -84,6 +135,44 @@ async fn plan(state: &SessionState, statement: &Statement) -> DFResult<LogicalPl
     Ok(bound)
 }
 
+/// What a statement says about models.
+#[derive(Default)]
+struct References {
+    /// Whether it may need to know what there is.
+    any: bool,
+    /// The names that its calls give.
+    models: Vec<String>,
+}
+
+/// The calls of models in `statement`, and its tables of models.
+fn references(statement: &Statement) -> References {
+    let text = statement.to_string();
+    let lower = text.to_lowercase();
+    let any = ["predict", "ml_compare"].iter().any(|word| lower.contains(word));
+    let mut models = vec![];
+    if any && let Ok(tokens) = Tokenizer::new(&GenericDialect {}, &text).tokenize() {
+        // A string that follows `predict(`, `model =>` and their kin; what is no name is no model.
+        models.extend(tokens.into_iter().filter_map(|token| match token {
+            Token::SingleQuotedString(text) if text.parse::<ModelReference>().is_ok() => Some(text),
+            _ => None,
+        }));
+        models.sort();
+        models.dedup();
+    }
+    References { any, models }
+}
+
+/// Loads the models that are about to be called, while nothing waits. What can't be loaded is said when it is called.
+async fn prefetch(runtime: &PredictRuntime, models: &[String]) {
+    let snapshot = runtime.catalog().snapshot();
+    for name in models {
+        let Ok(version) = snapshot.lookup(name) else { continue };
+        if let Err(error) = runtime.loader().load(version).await {
+            log::debug!("model '{}' is not loaded yet: {error}", version.label());
+        }
+    }
+}
+
 /// The result of a statement that gives no rows.
 fn nothing(context: &SessionContext) -> DFResult<DataFrame> {
     Ok(DataFrame::new(context.state(), LogicalPlanBuilder::empty(false).build()?))
@@ -94,28 +183,7 @@ fn holds_on_to_versions(plan: &LogicalPlan) -> bool {
     !matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(PlanStatement::Prepare(_)))
 }
 
-/// The engine that the session chose.
-fn engine_of(context: &SessionContext) -> String {
-    PredictConfig::of(context.state_ref().read().config_options()).engine
-}
-
-async fn create_model(runtime: &Arc<PredictRuntime>, create: CreateModel, engine: &str) -> Result<()> {
-    let exists = runtime.catalog().snapshot().get(&create.name).is_some();
-    if exists && create.if_not_exists {
-        return Ok(());
-    }
-    if exists && !create.or_replace {
-        crate::error::bail!(
-            ModelExists,
-            "model '{}' exists already: CREATE OR REPLACE MODEL makes a new version",
-            create.name
-        );
-    }
-    let predictor = runtime.load(&create.name, &create.uri, create.features, create.options, engine).await?;
-    let created = runtime.catalog().create(&create.name, predictor, create.or_replace).await;
-    match created {
-        // Somebody else was faster, which IF NOT EXISTS allows.
-        Err(error) if create.if_not_exists && matches!(error.kind(), crate::ErrorKind::ModelExists) => Ok(()),
-        other => other.map(drop),
-    }
+/// The session's options.
+fn config_of(context: &SessionContext) -> PredictConfig {
+    PredictConfig::of(context.state_ref().read().config_options())
 }

@@ -1,4 +1,4 @@
-//! Models as tables: `SHOW MODELS`, `DESCRIBE MODEL`.
+//! Models as rows: `SHOW MODELS`, `DESCRIBE MODEL`.
 
 use std::sync::Arc;
 
@@ -6,48 +6,99 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::ScoringModel;
 
-use crate::catalog::{CatalogSnapshot, ModelVersion};
-use crate::model::{NullPolicy, TensorSpec};
+use crate::catalog::{CatalogSnapshot, ModelVersion, TensorNote};
+use crate::error::Result;
+use crate::predictor::Predictor;
+use crate::runtime::PredictRuntime;
 
 fn strings(values: impl IntoIterator<Item = String>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-fn specs(specs: &[TensorSpec]) -> String {
-    specs.iter().map(TensorSpec::to_string).collect::<Vec<_>>().join(", ")
+fn notes(notes: &[TensorNote]) -> String {
+    let notes: Vec<_> = notes.iter().map(|note| format!("{} {}", note.name, note.tensor_type)).collect();
+    notes.join(", ")
 }
 
-/// One row for each model.
-pub(super) fn models(snapshot: &CatalogSnapshot) -> DFResult<RecordBatch> {
-    let models: Vec<_> = snapshot.models().collect();
+/// One row for each model. Engine and device are known of what is loaded.
+pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
+    let snapshot = runtime.catalog().snapshot();
+    let models: Vec<_> = snapshot.models().filter_map(|model| model.default_version()).collect();
+    let loaded: Vec<_> = models.iter().map(|version| runtime.loader().peek(version)).collect();
     let each = |value: fn(&ModelVersion) -> String| strings(models.iter().map(|model| value(model)));
+    let known = |value: fn(&Predictor) -> String| -> ArrayRef {
+        Arc::new(loaded.iter().map(|model| model.as_deref().map(value)).collect::<StringArray>())
+    };
     let versions: ArrayRef = Arc::new(models.iter().map(|model| Some(model.version)).collect::<UInt64Array>());
     Ok(RecordBatch::try_from_iter([
-        ("name", each(|model| model.name.clone())),
+        ("name", each(|model| model.model.clone())),
         ("version", versions),
-        ("inputs", each(|model| specs(&model.predictor.signature().inputs))),
-        ("outputs", each(|model| specs(&model.predictor.signature().outputs))),
-        ("engine", each(|model| model.predictor.engine().to_owned())),
-        ("device", each(|model| model.predictor.device())),
-        ("uri", each(|model| model.predictor.model().uri().to_owned())),
+        ("inputs", each(|model| notes(&model.interface.inputs))),
+        ("outputs", each(|model| notes(&model.interface.outputs))),
+        ("engine", known(|predictor| predictor.engine().to_owned())),
+        ("device", known(|predictor| predictor.device())),
+        ("uri", each(|model| model.record.uri.clone())),
     ])?)
 }
 
-/// One row for each thing to know of a model, as the engine that the session chose runs it; if that can't, why.
-pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatch> {
-    let chosen = version.predictor.by_engine(engine);
-    let predictor = chosen.as_ref().unwrap_or(&version.predictor);
-    let model = predictor.model();
-    let metadata = model.metadata();
+/// One row for each thing to know of a version, as the engine that the session chose runs it; if that can't, why.
+pub(super) fn model(
+    snapshot: &CatalogSnapshot,
+    version: &ModelVersion,
+    loaded: Result<Arc<Predictor>>,
+    engine: &str,
+) -> DFResult<RecordBatch> {
     let mut rows: Vec<(&str, String, String)> = vec![];
     let mut row = |kind, name: &str, value: String| rows.push((kind, name.to_owned(), value));
-    row("model", "name", version.name.clone());
+    let ModelVersion { record, interface, .. } = version;
+    row("model", "name", version.model.clone());
     row("model", "version", version.version.to_string());
-    row("model", "uri", model.uri().to_owned());
-    row("model", "sha256", model.sha256().to_owned());
-    row("model", "size", model.size().to_string());
-    row("model", "producer", metadata.producer.clone());
-    row("model", "opset", metadata.opsets_line());
+    if let Some(model) = snapshot.get(&version.model) {
+        let aliases: Vec<_> = model.aliases_of(version.version).collect();
+        if !aliases.is_empty() {
+            row("model", "aliases", aliases.join(", "));
+        }
+        if let Some(traffic) = &model.traffic {
+            row("model", "traffic", traffic.to_string());
+        }
+        if let Some(comment) = version.comment.as_ref().or(model.comment.as_ref()) {
+            row("model", "comment", comment.clone());
+        }
+        for (tag, value) in model.tags.iter().chain(&version.tags) {
+            row("tag", tag, value.clone());
+        }
+    }
+    row("model", "uri", record.uri.clone());
+    row("model", "sha256", record.sha256.clone());
+    row("model", "size", record.size.to_string());
+    row("model", "producer", record.producer.clone());
+    row("model", "opset", record.opset.clone());
+    let predictor = match loaded {
+        Ok(predictor) => predictor,
+        Err(error) => {
+            // What was recorded is all there is to know.
+            for input in &interface.inputs {
+                row("input", &input.name, input.tensor_type.clone());
+            }
+            for (i, feature) in interface.features.iter().enumerate() {
+                if let Some(name) = &feature.name {
+                    row("feature", name, format!("argument {}", i + 1));
+                }
+            }
+            for output in &interface.outputs {
+                row("output", &output.name, output.tensor_type.clone());
+            }
+            if let Some(returns) = &interface.returns {
+                row("call", "returns", returns.clone());
+            }
+            row("call", "engine", format!("none: {error}"));
+            return table(&rows);
+        }
+    };
+    let chosen = predictor.by_engine(engine);
+    let predictor = chosen.as_ref().unwrap_or(&predictor);
+    let model = predictor.model();
+    let metadata = model.metadata();
     if !metadata.doc.is_empty() {
         row("model", "doc", metadata.doc.clone());
     }
@@ -55,13 +106,13 @@ pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatc
         row("metadata", key, value.clone());
     }
     for input in &predictor.signature().inputs {
-        row("input", &input.name, type_of(input));
+        row("input", &input.name, input.type_line());
     }
     for (i, feature) in predictor.feature_names().unwrap_or_default().iter().enumerate() {
         row("feature", feature, format!("argument {}", i + 1));
     }
     for output in &predictor.signature().outputs {
-        row("output", &output.name, type_of(output));
+        row("output", &output.name, output.type_line());
         if let Some(classes) = model.class_labels(&output.name) {
             row("classes", &output.name, classes.to_string());
         }
@@ -73,12 +124,7 @@ pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatc
         row("call", "class", class.clone());
     }
     row("call", "returns", predictor.return_type().to_string());
-    let on_null = match predictor.null_policy() {
-        NullPolicy::Null => "null",
-        NullPolicy::Nan => "nan",
-        NullPolicy::Error => "error",
-    };
-    row("call", "on_null", on_null.to_owned());
+    row("call", "on_null", predictor.null_policy().to_string());
     row("call", "batch_size", predictor.batch_size().to_string());
     if let Err(error) = &chosen {
         row("call", "engine", format!("none: {error}"));
@@ -92,14 +138,13 @@ pub(super) fn model(version: &ModelVersion, engine: &str) -> DFResult<RecordBatc
     if let Some(size) = predictor.size_in_memory() {
         row("call", "bytes in memory", size.to_string());
     }
+    table(&rows)
+}
+
+fn table(rows: &[(&str, String, String)]) -> DFResult<RecordBatch> {
     Ok(RecordBatch::try_from_iter([
         ("kind", strings(rows.iter().map(|(kind, _, _)| (*kind).to_owned()))),
         ("name", strings(rows.iter().map(|(_, name, _)| name.clone()))),
         ("value", strings(rows.iter().map(|(_, _, value)| value.clone()))),
     ])?)
-}
-
-fn type_of(spec: &TensorSpec) -> String {
-    let shape: Vec<_> = spec.shape.iter().map(ToString::to_string).collect();
-    format!("{}[{}]", spec.element, shape.join(","))
 }

@@ -7,24 +7,27 @@ use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::functions::core::{get_field, named_struct};
 use datafusion::logical_expr::expr::{ScalarFunction, WildcardOptions};
 use datafusion::logical_expr::utils::{expand_qualified_wildcard, expand_wildcard};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, ScalarUDFImpl, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, ScalarUDFImpl, lit, when};
 
-use crate::model::ScoringModel;
+use crate::model::{ModelResolver, Resolved, ScoringModel};
 use crate::model_function::ModelFunction;
 use crate::predict::PredictFunction;
 use crate::suggest::nearest;
+use crate::traffic::TrafficFunction;
 
 /// Binds `predict('name', …)`, `function` with `arguments`, as it stands over `input`, whose columns `schema` holds.
 ///
 /// The result is a call of a [`ModelFunction`] whose arguments are the model's features in the model's order,
-/// whichever form the call had: by position, by name in a struct, a wildcard, or one list column. `choose` may put another
-/// form of the model in its place, with the same features.
+/// whichever form the call had: by position, by name in a struct, a wildcard, or one list column. `resolver` says what the
+/// name stands for; `choose` may put another form of the model in its place, with the same features. Where rows are split
+/// between versions, the result is a CASE over the [`TrafficFunction`], with a call of each version.
 ///
 /// # Errors
 /// A model that is not known, a wildcard on a model without feature names, features that are missing or ambiguous,
 /// and a wrong number or type of arguments.
 pub fn bind_call(
     function: &PredictFunction,
+    resolver: &dyn ModelResolver,
     mut arguments: Vec<Expr>,
     input: Option<&LogicalPlan>,
     schema: &DFSchema,
@@ -34,19 +37,84 @@ pub fn bind_call(
         return function.too_few_arguments();
     }
     let name = arguments.remove(0);
-    let model = function.resolve(match &name {
+    let literal = match &name {
         Expr::Literal(value, _) => Some(value),
         _ => None,
-    })?;
-    let model = choose(model)?;
-    let features = features(model.as_ref(), arguments, input, schema)?;
-    let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
-    model.check_arguments(&types)?;
+    };
+    let bind = |model| -> Result<BoundCall> {
+        let model = choose(model)?;
+        let features = features(model.as_ref(), arguments.clone(), input, schema)?;
+        let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
+        model.check_arguments(&types)?;
+        Ok(BoundCall { model, features })
+    };
+    match function.resolve_by(resolver, literal)? {
+        Resolved::Model(model) => Ok(bind(model)?.into_expr(function)),
+        Resolved::Split { name, shares, by } => {
+            let shares = shares.into_iter().map(|(model, share)| Ok((bind(model)?, share)));
+            split(function, &name, shares.collect::<Result<_>>()?, by.as_deref())
+        }
+    }
+}
 
-    let mut bound = vec![lit(model.label())];
-    bound.extend(features);
-    let udf = ScalarUDF::new_from_impl(ModelFunction::bound(function.name(), model, function.on_failure()));
-    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), bound)))
+/// A version with its features, in order.
+struct BoundCall {
+    model: Arc<dyn ScoringModel>,
+    features: Vec<Expr>,
+}
+
+impl BoundCall {
+    fn into_expr(self, function: &PredictFunction) -> Expr {
+        let Self { model, features } = self;
+        let mut bound = vec![lit(model.label())];
+        bound.extend(features);
+        let udf = ScalarUDF::new_from_impl(ModelFunction::bound(function.name(), model, function.on_failure()));
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), bound))
+    }
+}
+
+/// `CASE WHEN traffic(…) = 0 THEN predict('m/3', …) … ELSE predict('m/4', …) END`
+fn split(function: &PredictFunction, name: &str, shares: Vec<(BoundCall, u32)>, by: Option<&str>) -> Result<Expr> {
+    let Some((first, _)) = shares.first() else {
+        return plan_err!("model '{name}': its traffic is split between no versions");
+    };
+    if let Some((other, _)) = shares.iter().find(|(call, _)| call.model.return_type() != first.model.return_type()) {
+        return plan_err!(
+            "model '{name}': its traffic can't be split: '{}' gives {}, '{}' {}",
+            first.model.label(),
+            first.model.return_type(),
+            other.model.label(),
+            other.model.return_type()
+        );
+    }
+    let keys = match by {
+        None => first.features.clone(),
+        Some(by) => {
+            let place = first.model.feature_names().and_then(|names| names.iter().position(|name| name == by));
+            match place.and_then(|place| first.features.get(place)) {
+                Some(feature) => vec![feature.clone()],
+                None => {
+                    return plan_err!(
+                        "model '{name}': its traffic is split by '{by}', which is no feature of '{}'",
+                        first.model.label()
+                    );
+                }
+            }
+        }
+    };
+    let traffic = TrafficFunction::new(name, shares.iter().map(|(_, share)| *share));
+    let chosen = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::new_from_impl(traffic)), keys));
+    let mut calls: Vec<_> = shares.into_iter().map(|(call, _)| call.into_expr(function)).collect();
+    let Some(last) = calls.pop() else {
+        return plan_err!("model '{name}': its traffic is split between no versions");
+    };
+    let mut calls = calls.into_iter().enumerate().map(|(i, call)| (chosen.clone().eq(lit(i as i32)), call));
+    let Some((condition, call)) = calls.next() else { return Ok(last) };
+    let mut case = when(condition, call);
+    for (condition, call) in calls {
+        case = case.when(condition, call);
+    }
+    case.otherwise(last)
 }
 
 /// The model's features in the model's order.

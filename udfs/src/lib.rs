@@ -11,13 +11,17 @@
 //! another registry or another runtime can stand behind the same functions.
 
 mod bind;
+mod compare;
 mod model;
 mod model_function;
 mod predict;
 mod suggest;
+mod traffic;
 
 pub use bind::{bind_call, is_wildcard, wildcard_columns};
-pub use model::{ModelResolver, OnFailure, ScoringModel};
+pub use compare::CompareFunction;
+pub use model::{ModelResolver, OnFailure, Resolved, ScoringModel};
 pub use model_function::ModelFunction;
 pub use predict::PredictFunction;
 pub use suggest::nearest;
+pub use traffic::TrafficFunction;

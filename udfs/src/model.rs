@@ -6,15 +6,50 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_err};
 
 /// Turns the name in `predict('name', …)` into one version of a model.
 pub trait ModelResolver: Debug + Send + Sync {
-    /// The model that `name` (`churn`, `churn@champion`, `churn/3`) stands for now.
+    /// What `name` (`churn`, `churn@champion`, `churn/3`) stands for now.
     ///
-    /// Called while a statement is planned, so it must answer from memory. The error names the model and, if one
+    /// Called while a statement is planned, so it should answer from memory. The error names the model and, if one
     /// is near, the name that may have been meant.
-    fn resolve(&self, name: &str) -> Result<Arc<dyn ScoringModel>>;
+    fn resolve(&self, name: &str) -> Result<Resolved>;
+
+    /// A resolver that goes on to answer as this one does now, so that one query sees one state of all names.
+    fn pin(&self) -> Arc<dyn ModelResolver>;
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub enum Resolved {
+    /// One version.
+    Model(Arc<dyn ScoringModel>),
+    /// Several versions, between which the rows are split: the same row always goes to the same version.
+    Split {
+        /// The model's name, which the split depends on, so that two models do not split alike.
+        name: String,
+        /// The versions and their shares; at least one, and no share is 0.
+        shares: Vec<(Arc<dyn ScoringModel>, u32)>,
+        /// The feature whose value decides; all features if none is named.
+        by: Option<String>,
+    },
+}
+
+impl Resolved {
+    /// The version, or the first of several, which all give predictions of one type.
+    ///
+    /// # Errors
+    /// A split between no versions.
+    pub fn first(&self) -> Result<&Arc<dyn ScoringModel>> {
+        match self {
+            Self::Model(model) => Ok(model),
+            Self::Split { name, shares, .. } => match shares.first() {
+                Some((model, _)) => Ok(model),
+                None => plan_err!("model '{name}': its traffic is split between no versions"),
+            },
+        }
+    }
 }
 
 /// What to do with a row that can't be scored.

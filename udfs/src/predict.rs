@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::model::{ModelResolver, OnFailure, ScoringModel};
+use crate::model::{ModelResolver, OnFailure, Resolved};
 use crate::model_function::ModelFunction;
 
 /// `predict('name', …)` or `try_predict('name', …)`, not yet bound to a version of the model.
@@ -47,10 +47,20 @@ impl PredictFunction {
         plan_err!("{0}: expected a model's name and its features, as in {0}('churn', age, plan)", self.name())
     }
 
-    /// The model that the literal `name` stands for now.
-    pub fn resolve(&self, name: Option<&ScalarValue>) -> Result<Arc<dyn ScoringModel>> {
+    /// What the literal `name` stands for now.
+    pub fn resolve(&self, name: Option<&ScalarValue>) -> Result<Resolved> {
+        self.resolve_by(self.resolver.as_ref(), name)
+    }
+
+    /// Where names are looked up.
+    pub fn resolver(&self) -> &Arc<dyn ModelResolver> {
+        &self.resolver
+    }
+
+    /// What the literal `name` stands for, as `resolver` knows it.
+    pub(crate) fn resolve_by(&self, resolver: &dyn ModelResolver, name: Option<&ScalarValue>) -> Result<Resolved> {
         match name.and_then(|value| value.try_as_str()) {
-            Some(Some(name)) => self.resolver.resolve(name),
+            Some(Some(name)) => resolver.resolve(name),
             Some(None) => plan_err!("{}: the model's name is NULL", self.name()),
             None => plan_err!(
                 "{}: the model's name must be a string literal, as in {0}('churn', …): the type of the result depends on it",
@@ -100,14 +110,19 @@ impl ScalarUDFImpl for PredictFunction {
             return self.too_few_arguments();
         }
         let model = self.resolve(args.scalar_arguments.first().copied().flatten())?;
-        Ok(Arc::new(Field::new(self.name(), model.return_type().clone(), true)))
+        Ok(Arc::new(Field::new(self.name(), model.first()?.return_type().clone(), true)))
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(ColumnarValue::Scalar(name)) = args.args.first() else {
             return exec_err!("{}: the model's name must be a string literal", self.name());
         };
-        let model = self.resolve(Some(name))?;
+        let Resolved::Model(model) = self.resolve(Some(name))? else {
+            return exec_err!(
+                "{}: a model whose traffic is split needs the analyzer rule that with_predict adds",
+                self.name()
+            );
+        };
         let types: Vec<_> = args.arg_fields[1..].iter().map(|field| field.data_type().clone()).collect();
         model.check_arguments(&types)?;
         if model.return_type() != args.return_field.data_type() {

@@ -1,0 +1,174 @@
+//! What a call of a model's version sees: so that another version can be told to fit in its place.
+
+use datafusion_predict_udfs::ScoringModel;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Model, Signature, TensorSpec};
+use crate::predictor::Predictor;
+use crate::tensor::InputEncoder;
+
+/// Features and outputs of a version, as texts that outlast this program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Interface {
+    /// The features, in order; none if the model takes any number of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<Feature>,
+    /// The graph's inputs.
+    pub inputs: Vec<TensorNote>,
+    /// The graph's outputs that calls give.
+    pub outputs: Vec<TensorNote>,
+    /// The Arrow type of a prediction; unknown if the model was never run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns: Option<String>,
+}
+
+/// One feature.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Feature {
+    /// Its name, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Element type and shape of one value: `float`, `float[224,224,3]`.
+    #[serde(rename = "type")]
+    pub value_type: String,
+}
+
+/// One input or output of the graph.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TensorNote {
+    /// The name in the graph.
+    pub name: String,
+    /// Element type and shape, rows first: `float[N,4]`.
+    #[serde(rename = "type")]
+    pub tensor_type: String,
+}
+
+impl From<&TensorSpec> for TensorNote {
+    fn from(spec: &TensorSpec) -> Self {
+        Self { name: spec.name.clone(), tensor_type: spec.type_line() }
+    }
+}
+
+impl Interface {
+    /// Of a model that was loaded.
+    pub(crate) fn of(predictor: &Predictor) -> Self {
+        let interface = Self::new(predictor.signature(), predictor.feature_names().unwrap_or_default());
+        Self { returns: Some(predictor.return_type().to_string()), ..interface }
+    }
+
+    /// As the file declares it.
+    pub(crate) fn declared(model: &Model, features: &[String]) -> Self {
+        Self::new(model.signature(), features)
+    }
+
+    fn new(signature: &Signature, names: &[String]) -> Self {
+        let Signature { inputs, outputs } = signature;
+        let encoder = InputEncoder::new(inputs.clone());
+        let features = match encoder.matrix() {
+            Some(matrix) => {
+                let width = encoder.width().unwrap_or(names.len());
+                let feature = |i| Feature { name: names.get(i).cloned(), value_type: matrix.element.to_string() };
+                // A wide vector is one thing, not thousands of features.
+                if width <= WIDEST { (0..width).map(feature).collect() } else { vec![] }
+            }
+            None => {
+                let feature = |(i, input): (usize, &TensorSpec)| Feature {
+                    name: Some(names.get(i).unwrap_or(&input.name).clone()),
+                    value_type: input.row_type_line(),
+                };
+                inputs.iter().enumerate().map(feature).collect()
+            }
+        };
+        let notes = |specs: &[TensorSpec]| specs.iter().map(TensorNote::from).collect();
+        Self { features, inputs: notes(inputs), outputs: notes(outputs), returns: None }
+    }
+
+    /// What a caller of `self` would notice if `new` took its place; `None` if nothing.
+    pub fn difference(&self, new: &Self) -> Option<String> {
+        let row_types = |notes: &[TensorNote]| -> Vec<String> { notes.iter().map(TensorNote::row_type).collect() };
+        for (i, (before, now)) in self.features.iter().zip(&new.features).enumerate() {
+            if before != now {
+                return Some(format!("feature {} was {before}, and is now {now}", i + 1));
+            }
+        }
+        if self.features.len() != new.features.len() {
+            return Some(format!("it took {} features, and now takes {}", self.features.len(), new.features.len()));
+        }
+        // Inputs are features of their own, or a matrix, whose width may be too large for them.
+        let (before, now) = (row_types(&self.inputs), row_types(&new.inputs));
+        if self.features.is_empty() && before != now {
+            return Some(format!("its input was {}, and is now {}", before.join(", "), now.join(", ")));
+        }
+        if let (Some(before), Some(now)) = (&self.returns, &new.returns) {
+            return (before != now).then(|| format!("a call gave {before}, and now gives {now}"));
+        }
+        let outputs = |notes: &[TensorNote]| {
+            let outputs: Vec<_> = notes.iter().map(|note| format!("{} {}", note.name, note.row_type())).collect();
+            outputs.join(", ")
+        };
+        let (before, now) = (outputs(&self.outputs), outputs(&new.outputs));
+        (before != now).then(|| format!("its outputs were {before}, and are now {now}"))
+    }
+}
+
+/// Features that are listed one by one, at most.
+const WIDEST: usize = 4096;
+
+impl TensorNote {
+    /// The type without the rows, whose name says nothing.
+    fn row_type(&self) -> String {
+        match self.tensor_type.split_once('[') {
+            Some((element, shape)) => {
+                format!("{element}[{}", shape.split_once(',').map_or("]", |(_, row_shape)| row_shape))
+            }
+            None => self.tensor_type.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Feature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "'{name}' ({})", self.value_type),
+            None => f.write_str(&self.value_type),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(features: &[(&str, &str)], output: &str, returns: Option<&str>) -> Interface {
+        let feature = |&(name, value_type): &(&str, &str)| Feature {
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            value_type: value_type.to_owned(),
+        };
+        Interface {
+            features: features.iter().map(feature).collect(),
+            inputs: vec![],
+            outputs: vec![TensorNote { name: "y".into(), tensor_type: output.into() }],
+            returns: returns.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_a_caller_notices_is_a_difference() {
+        let base = interface(&[("age", "float"), ("plan", "string")], "float[N,1]", Some("Float32"));
+        assert_eq!(base.difference(&base), None);
+        for (other, expected) in [
+            (interface(&[("age", "float"), ("tier", "string")], "float[N,1]", Some("Float32")), "feature 2 was 'plan'"),
+            (interface(&[("age", "float")], "float[N,1]", Some("Float32")), "took 2 features, and now takes 1"),
+            (
+                interface(&[("age", "float"), ("plan", "string")], "", Some("Int64")),
+                "gave Float32, and now gives Int64",
+            ),
+            (interface(&[("age", "float"), ("plan", "string")], "float[N,2]", None), "outputs were y float[1]"),
+        ] {
+            let found = base.difference(&other).expect(expected);
+            assert!(found.contains(expected), "{found}");
+        }
+        let batch = interface(&[("age", "float"), ("plan", "string")], "float[batch,1]", None);
+        assert_eq!(base.difference(&batch), None, "the name of the rows says nothing");
+    }
+}

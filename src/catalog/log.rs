@@ -1,0 +1,288 @@
+//! The log of a catalog in an object store: commits that are created where none was, one after the other.
+//!
+//! Whoever creates `log/N` has made the N-th change; who comes second reads it, and tries N + 1. That needs no lock, and
+//! no other promise of the store than that of two creations of one name only one succeeds. Checkpoints of the state make
+//! opening fast; without them, all commits are read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::common::runtime::SpawnedTask;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Checkpoint;
+use super::commit::{Action, Commit, FORMAT, Formatted, HistoryEntry, read_json};
+use super::{CatalogSnapshot, Change};
+use crate::error::{Error, Result, bail, error};
+
+/// Commits between two checkpoints.
+const CHECKPOINT_EVERY: u64 = 64;
+/// Commits that are read at once, where there are some.
+const READ_AHEAD: u64 = 16;
+/// How often a writer tries again that others were faster than.
+const ATTEMPTS: u32 = 10_000;
+
+/// A catalog's log under `root` in `store`.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub store: Arc<dyn ObjectStore>,
+    pub root: Path,
+    /// The catalog's URI, for errors.
+    pub name: String,
+    /// Who writes: `user@host`.
+    pub author: String,
+}
+
+/// What the log says up to some commit.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Replayed {
+    pub snapshot: Arc<CatalogSnapshot>,
+    /// The history up to the checkpoint that was read, as it stands there.
+    pub archived: Option<Arc<str>>,
+    /// The history since.
+    pub recent: Vec<HistoryEntry>,
+    /// The time of the last commit.
+    at: i64,
+}
+
+/// The first file that is looked for: whether there is a catalog, and of which format.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+}
+
+/// Where the newest checkpoint is. It may be behind, if two processes wrote it at once.
+#[derive(Debug, Serialize, Deserialize)]
+struct Latest {
+    format: u32,
+    sequence: u64,
+}
+
+impl Formatted for Marker {
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+impl Formatted for Latest {
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+impl Log {
+    /// All that the log says.
+    pub(super) async fn open(&self) -> Result<Replayed> {
+        let (marker, latest) = (self.root.clone().join("catalog.json"), self.checkpoint_path("latest"));
+        let (marker, latest) = futures::join!(self.read::<Marker>(&marker), self.read::<Latest>(&latest));
+        if marker?.is_none() {
+            return Ok(Replayed::default()); // its first commit makes it
+        }
+        let checkpoint = match latest {
+            Ok(Some(latest)) => self.read_checkpoint(latest.sequence).await,
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let mut replayed = checkpoint.unwrap_or_else(|error| {
+            log::warn!("the catalog's commits are read one by one: {error}");
+            None
+        });
+        let mut replayed = replayed.take().unwrap_or_default();
+        self.catch_up(&mut replayed).await?;
+        Ok(replayed)
+    }
+
+    /// Takes over what others have committed; whether there was anything. One request where there was nothing.
+    pub(super) async fn catch_up(&self, replayed: &mut Replayed) -> Result<bool> {
+        let mut next = replayed.snapshot.sequence + 1;
+        let mut commits = vec![];
+        let mut together = 1;
+        loop {
+            let range = next..next + together;
+            let read: Vec<_> = stream::iter(range.map(|sequence| self.read_commit(sequence)))
+                .buffered(usize::try_from(READ_AHEAD).unwrap_or(1))
+                .try_collect()
+                .await?;
+            next += together;
+            let wanted = read.len();
+            commits.extend(read.into_iter().map_while(|commit| commit));
+            if (commits.len() as u64) + replayed.snapshot.sequence + 1 < next || wanted == 0 {
+                break;
+            }
+            together = READ_AHEAD;
+        }
+        if commits.is_empty() {
+            return Ok(false);
+        }
+        let mut snapshot = replayed.snapshot.as_ref().clone();
+        for commit in commits {
+            snapshot.apply(&commit).map_err(|error| error.of_catalog(&self.name))?;
+            replayed.recent.extend(commit.history(snapshot.sequence));
+            replayed.at = replayed.at.max(commit.at);
+        }
+        replayed.snapshot = Arc::new(snapshot);
+        Ok(true)
+    }
+
+    /// Commits `change`, and takes it over; the number of the version that it created, if it did.
+    pub(super) async fn commit(&self, replayed: &mut Replayed, change: &Change) -> Result<Option<u64>> {
+        let id = uuid::Uuid::new_v4().to_string();
+        for attempt in 0..ATTEMPTS {
+            let actions = change.actions(&replayed.snapshot)?;
+            if actions.is_empty() {
+                return Ok(None);
+            }
+            let created = actions.iter().find_map(|action| match action {
+                Action::CreateVersion { version, .. } => Some(*version),
+                _ => None,
+            });
+            let sequence = replayed.snapshot.sequence + 1;
+            let at = now().max(replayed.at);
+            let commit = Commit { format: FORMAT, id: id.clone(), at, by: self.author.clone(), actions };
+            if sequence == 1 {
+                self.create(&self.root.clone().join("catalog.json"), &Marker { format: FORMAT }).await?;
+            }
+            if !self.create(&self.commit_path(sequence), &commit).await? {
+                // Others were faster; or the store did write it, and was asked a second time after a lost answer.
+                let ours = self.read_commit(sequence).await?.is_some_and(|commit| commit.id == id);
+                if !ours {
+                    self.catch_up(replayed).await?;
+                    tokio::time::sleep(backoff(attempt)).await;
+                    continue;
+                }
+            }
+            let mut snapshot = replayed.snapshot.as_ref().clone();
+            snapshot.apply(&commit)?;
+            replayed.recent.extend(commit.history(sequence));
+            replayed.at = at;
+            replayed.snapshot = Arc::new(snapshot);
+            if sequence.is_multiple_of(CHECKPOINT_EVERY)
+                && let Err(error) = self.write_checkpoint(replayed).await
+            {
+                log::warn!("no checkpoint was written: {error}"); // the commit stands without it
+            }
+            return Ok(created);
+        }
+        bail!(Unreadable, "catalog '{}': other writers were faster {ATTEMPTS} times: try again", self.name)
+    }
+
+    /// The whole history.
+    pub(super) fn history(&self, replayed: &Replayed) -> Result<Vec<HistoryEntry>> {
+        let mut history: Vec<HistoryEntry> = match &replayed.archived {
+            Some(archived) => serde_json::from_str(archived).map_err(|cause| {
+                error!(InvalidCatalog, "catalog '{}': its history is damaged", self.name).with_source(cause)
+            })?,
+            None => vec![],
+        };
+        history.extend(replayed.recent.iter().cloned());
+        Ok(history)
+    }
+
+    async fn read_commit(&self, sequence: u64) -> Result<Option<Commit>> {
+        self.read(&self.commit_path(sequence)).await
+    }
+
+    async fn read_checkpoint(&self, sequence: u64) -> Result<Option<Replayed>> {
+        let path = self.checkpoint_path(&number(sequence));
+        let Some(bytes) = self.get(&path).await? else { return Ok(None) };
+        let place = self.place(&path);
+        let decode = move || -> Result<Replayed> {
+            let (snapshot, history, at) = read_json::<Checkpoint>(&place, &bytes)?.into_parts(&place)?;
+            Ok(Replayed { snapshot: Arc::new(snapshot), archived: Some(history), recent: vec![], at })
+        };
+        let decoded = SpawnedTask::spawn_blocking(decode).join().await;
+        decoded.map_err(|cause| error!(InvalidCatalog, "a checkpoint can't be read").with_source(cause))?.map(Some)
+    }
+
+    async fn write_checkpoint(&self, replayed: &mut Replayed) -> Result<()> {
+        let history = self.history(replayed)?;
+        let history: Arc<str> = serde_json::to_string(&history).map_err(encoding)?.into();
+        let sequence = replayed.snapshot.sequence;
+        let checkpoint = Checkpoint::new(&replayed.snapshot, &history, replayed.at)?;
+        self.put(&self.checkpoint_path(&number(sequence)), &checkpoint).await?;
+        self.put(&self.checkpoint_path("latest"), &Latest { format: FORMAT, sequence }).await?;
+        replayed.archived = Some(history);
+        replayed.recent.clear();
+        Ok(())
+    }
+
+    fn commit_path(&self, sequence: u64) -> Path {
+        self.root.clone().join("log").join(format!("{}.json", number(sequence)))
+    }
+
+    fn checkpoint_path(&self, name: &str) -> Path {
+        self.root.clone().join("checkpoints").join(format!("{name}.json"))
+    }
+
+    /// `catalog 's3://…': log/00…1.json`
+    fn place(&self, path: &Path) -> String {
+        let path = path
+            .prefix_match(&self.root)
+            .map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
+        format!("catalog '{}': {}", self.name, path.unwrap_or_default())
+    }
+
+    async fn read<T: for<'a> Deserialize<'a> + Formatted>(&self, path: &Path) -> Result<Option<T>> {
+        match self.get(path).await? {
+            Some(bytes) => read_json(&self.place(path), &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<bytes::Bytes>> {
+        let got = match self.store.get(path).await {
+            Ok(got) => got.bytes().await,
+            Err(error) => Err(error),
+        };
+        match got {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(cause) => Err(self.failed("read", path, cause)),
+        }
+    }
+
+    /// Whether this call created the file.
+    async fn create(&self, path: &Path, content: &impl Serialize) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let bytes = serde_json::to_vec(content).map_err(encoding)?;
+        match self.store.put_opts(path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(cause) => Err(self.failed("written", path, cause)),
+        }
+    }
+
+    async fn put(&self, path: &Path, content: &impl Serialize) -> Result<()> {
+        let bytes = serde_json::to_vec(content).map_err(encoding)?;
+        let put = self.store.put(path, PutPayload::from(bytes)).await;
+        put.map(drop).map_err(|cause| self.failed("written", path, cause))
+    }
+
+    fn failed(&self, what: &str, path: &Path, cause: object_store::Error) -> Error {
+        error!(Unreadable, "{} can't be {what}", self.place(path)).with_source(cause)
+    }
+}
+
+fn encoding(cause: serde_json::Error) -> Error {
+    error!(InvalidCatalog, "a file of the catalog can't be written").with_source(cause)
+}
+
+/// Names sort as their numbers do.
+fn number(sequence: u64) -> String {
+    format!("{sequence:020}")
+}
+
+/// Microseconds since 1970, UTC.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A random while, so that writers that met once do not meet again.
+fn backoff(attempt: u32) -> Duration {
+    let most = 2u64 << attempt.min(5);
+    Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_fields().0) % most)
+}

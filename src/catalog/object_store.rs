@@ -1,0 +1,189 @@
+//! A catalog in an object store, or in memory.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+
+use super::files;
+use super::log::{Log, Replayed};
+use super::{CatalogSnapshot, Change, Committed, HistoryEntry, ModelCatalog, ModelFiles, VersionRecord};
+use crate::background;
+use crate::error::{Result, bail, error};
+use crate::storage::{DiskCache, Place, StorageOptions, open_folder, open_store, redacted};
+
+/// Models in an object store: a log of commits, and the models' files by their hashes.
+///
+/// Any number of processes may use one at the same time. The format is described in `docs/catalog.md`.
+#[derive(Debug, Clone)]
+pub struct ObjectStoreCatalog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: Log,
+    /// Where the store is a folder of this machine.
+    folder: Option<PathBuf>,
+    /// Whether it lasts as long as the process: nobody else writes, and files stay where they are.
+    in_memory: bool,
+    /// What planning sees.
+    snapshot: RwLock<Arc<CatalogSnapshot>>,
+    /// One of us talks to the log at a time.
+    replayed: tokio::sync::Mutex<Replayed>,
+}
+
+impl ObjectStoreCatalog {
+    /// A catalog that lasts as long as the process. It copies no files.
+    pub fn in_memory() -> Self {
+        Self::new(Arc::new(InMemory::new()), Path::default(), "memory".to_owned(), None, true)
+    }
+
+    /// The catalog at `uri`: a folder, `file:///…`, `s3://…`, `gs://…` or `az://…`. One that is not there is made by its
+    /// first model.
+    ///
+    /// Credentials come from the usual environment variables.
+    ///
+    /// # Errors
+    /// A place that is none, that can't be reached or that refuses; a catalog that is damaged or of a newer format.
+    pub async fn open(uri: &str) -> Result<Self> {
+        let (store, root, folder) = match Place::of(uri)? {
+            Place::Local(path) => {
+                let unusable =
+                    |cause: std::io::Error| error!(Unreadable, "the catalog '{uri}' can't be used").with_source(cause);
+                if path.is_file() {
+                    bail!(Unreadable, "the catalog '{uri}' can't be used: it is a file, not a folder");
+                }
+                let path = std::path::absolute(path).map_err(unusable)?;
+                (open_folder(&path)?, Path::default(), Some(path))
+            }
+            Place::Remote(url) => {
+                let (store, root) = open_store(&url, &StorageOptions::default())?;
+                (store, root, None)
+            }
+        };
+        let catalog = Self::new(store, root, redacted(uri), folder, false);
+        catalog.reopen().await?;
+        Ok(catalog)
+    }
+
+    /// The catalog under `root` of a store of your own; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_in(store: Arc<dyn ObjectStore>, root: Path, name: &str) -> Result<Self> {
+        let catalog = Self::new(store, root, name.to_owned(), None, false);
+        catalog.reopen().await?;
+        Ok(catalog)
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, root: Path, name: String, folder: Option<PathBuf>, in_memory: bool) -> Self {
+        let inner = Inner {
+            log: Log { store, root, name, author: author() },
+            folder,
+            in_memory,
+            snapshot: RwLock::default(),
+            replayed: tokio::sync::Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    async fn reopen(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        background::run(async move {
+            let mut replayed = inner.replayed.lock().await;
+            *replayed = inner.log.open().await?;
+            inner.show(&replayed);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn show(&self, replayed: &Replayed) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = replayed.snapshot.clone();
+    }
+
+    fn files(&self, sha256: &str) -> Path {
+        self.log.root.clone().join("models").join(sha256)
+    }
+}
+
+#[async_trait]
+impl ModelCatalog for ObjectStoreCatalog {
+    fn snapshot(&self) -> Arc<CatalogSnapshot> {
+        self.inner.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn refresh(&self) -> Result<()> {
+        if self.inner.in_memory {
+            return Ok(()); // nobody else writes here
+        }
+        let inner = self.inner.clone();
+        background::run(async move {
+            let mut replayed = inner.replayed.lock().await;
+            if inner.log.catch_up(&mut replayed).await? {
+                inner.show(&replayed);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn commit(&self, change: Change) -> Result<Committed> {
+        let inner = self.inner.clone();
+        background::run(async move {
+            let mut replayed = inner.replayed.lock().await;
+            let committed = inner.log.commit(&mut replayed, &change).await;
+            inner.show(&replayed); // what others did, in any case
+            committed.map(|created| Committed { snapshot: replayed.snapshot.clone(), created })
+        })
+        .await
+    }
+
+    async fn history(&self) -> Result<Vec<HistoryEntry>> {
+        let inner = self.inner.clone();
+        background::run(async move {
+            let replayed = inner.replayed.lock().await;
+            inner.log.history(&replayed)
+        })
+        .await
+    }
+
+    fn keeps_files(&self) -> bool {
+        !self.inner.in_memory
+    }
+
+    async fn publish(&self, files: &ModelFiles) -> Result<()> {
+        let (inner, files) = (self.inner.clone(), files.clone());
+        background::run(async move {
+            let folder = inner.files(&files.sha256);
+            files::publish(inner.log.store.as_ref(), &folder, &files).await
+        })
+        .await
+    }
+
+    async fn fetch(&self, record: &VersionRecord, cache: &DiskCache) -> Result<PathBuf> {
+        let name = format!("models/{}", record.sha256);
+        if let Some(folder) = &self.inner.folder {
+            return Ok(folder.join(&name).join(files::MAIN));
+        }
+        let (inner, record, cache) = (self.inner.clone(), record.clone(), cache.clone());
+        background::run(async move {
+            let folder = inner.files(&record.sha256);
+            files::fetch(inner.log.store.as_ref(), &folder, &record, &cache).await
+        })
+        .await
+    }
+}
+
+/// Who writes: `user@host`.
+fn author() -> String {
+    let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+    let host = whoami::hostname().unwrap_or_else(|_| "unknown".to_owned());
+    format!("{user}@{host}")
+}

@@ -1,0 +1,246 @@
+//! The models of a process and what runs them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::common::runtime::SpawnedTask;
+
+use crate::background;
+use crate::catalog::{
+    Change, Committed, Interface, ModelCatalog, ModelVersion, ObjectStoreCatalog, VersionRecord, VersionReference,
+};
+use crate::engine::ort::OrtEngine;
+use crate::engine::{CoreBudget, Engine, NativeEngine};
+use crate::error::{Result, bail, error};
+use crate::loader::ModelLoader;
+use crate::model::{Model, ModelOptions};
+use crate::predictor::{Predictor, PredictorSource};
+use crate::source::{self, Fetched};
+use crate::statement::CreateModel;
+use crate::storage::StorageOptions;
+use crate::tensor::InputEncoder;
+
+/// The models of a process and the engines that run them. Sessions may share one.
+#[derive(Debug)]
+pub struct PredictRuntime {
+    catalog: Arc<dyn ModelCatalog>,
+    loader: Arc<ModelLoader>,
+}
+
+impl Default for PredictRuntime {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl PredictRuntime {
+    /// Models in memory, run by our own engine where it can, else by the ONNX Runtime at `onnxruntime` or the one that is
+    /// found.
+    pub fn new(onnxruntime: Option<PathBuf>) -> Self {
+        let cores = Arc::new(CoreBudget::default());
+        let engines: [Arc<dyn Engine>; 2] =
+            [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
+        Self::of(Arc::new(ObjectStoreCatalog::in_memory()), Arc::new(engines), cores)
+    }
+
+    fn of(catalog: Arc<dyn ModelCatalog>, engines: Arc<[Arc<dyn Engine>]>, cores: Arc<CoreBudget>) -> Self {
+        let loader = Arc::new(ModelLoader::new(catalog.clone(), engines, cores));
+        Self { catalog, loader }
+    }
+
+    /// Keeps the models in `catalog`.
+    #[must_use]
+    pub fn with_catalog(self, catalog: Arc<dyn ModelCatalog>) -> Self {
+        Self::of(catalog, self.loader.engines().clone(), self.loader.cores().clone())
+    }
+
+    /// Prefers `engine` for the models that it accepts.
+    #[must_use]
+    pub fn with_engine(self, engine: Arc<dyn Engine>) -> Self {
+        let engines = std::iter::once(engine).chain(self.loader.engines().iter().cloned()).collect();
+        Self::of(self.catalog, engines, self.loader.cores().clone())
+    }
+
+    /// Where the models are kept.
+    pub fn catalog(&self) -> &Arc<dyn ModelCatalog> {
+        &self.catalog
+    }
+
+    pub(crate) fn loader(&self) -> &Arc<ModelLoader> {
+        &self.loader
+    }
+
+    /// Reads the model at `uri` and makes it ready. `features` names its features; empty, its own names are taken.
+    /// `engine` names the engine that is to run it; `auto` is the first that can.
+    ///
+    /// # Errors
+    /// A file that can't be read, a model that is none or that can't be run, options that do not fit it.
+    pub async fn load(
+        &self,
+        label: &str,
+        uri: &str,
+        features: Vec<String>,
+        options: ModelOptions,
+        engine: &str,
+    ) -> Result<Arc<Predictor>> {
+        let (model, features) = self.read(label, uri, features, &StorageOptions::default()).await?;
+        self.predictor(label, model, features, options, engine).await
+    }
+
+    /// Makes a model that was [loaded](Self::load) a version of `name`: the first, or the next if `replace`.
+    ///
+    /// # Errors
+    /// A name that is taken or that is none; a catalog that can't be written.
+    pub async fn register(&self, name: &str, predictor: Arc<Predictor>, replace: bool) -> Result<Arc<ModelVersion>> {
+        let create = CreateModel { or_replace: replace, ..CreateModel::new(name, predictor.model().uri())? };
+        let (model, features) = (predictor.model().clone(), predictor.given_features().to_vec());
+        self.commit(&create, model, features, predictor.options().clone(), Some(predictor)).await
+    }
+
+    /// Runs `CREATE MODEL`; `engine` as in [`load`](Self::load). `None` if there is such a model, and that is no error.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`register`](Self::register); another content than `sha256` says; another signature
+    /// than that of the version before.
+    pub async fn create(&self, create: &CreateModel, engine: &str) -> Result<Option<Arc<ModelVersion>>> {
+        let CreateModel { name, or_replace, if_not_exists, .. } = create;
+        if !or_replace && self.catalog.snapshot().get(name).is_some() {
+            if *if_not_exists {
+                return Ok(None);
+            }
+            bail!(ModelExists, "model '{name}' exists already: CREATE OR REPLACE MODEL makes a new version");
+        }
+        if create.options.copy == Some(false) && self.catalog.keeps_files() && source::holds_secrets(&create.uri) {
+            bail!(
+                InvalidOption,
+                "model '{name}': its URI holds credentials or a query, which the catalog does not keep: without them, or with its files copied (option 'copy'), it could be read again"
+            );
+        }
+        let (model, features) = self.read(name, &create.uri, create.features.clone(), &create.options.storage).await?;
+        if let Some(expected) = create.options.sha256.as_ref().filter(|expected| **expected != model.sha256()) {
+            bail!(
+                InvalidModel,
+                "model '{name}': '{}' is not the file that is expected: its sha256 is {}, the option 'sha256' says {expected}",
+                model.uri(),
+                model.sha256()
+            );
+        }
+        let options = create.options.model.clone();
+        let predictor = match create.options.validate {
+            true => Some(self.predictor(name, model.clone(), features.clone(), options.clone(), engine).await?),
+            false => None,
+        };
+        match self.commit(create, model, features, options, predictor).await {
+            // Somebody else was faster, which IF NOT EXISTS allows.
+            Err(error) if *if_not_exists && error.kind() == crate::ErrorKind::ModelExists => Ok(None),
+            created => created.map(Some),
+        }
+    }
+
+    /// The model at `uri`, and names for its features: those given, or those that its description gives.
+    async fn read(
+        &self,
+        label: &str,
+        uri: &str,
+        given: Vec<String>,
+        storage: &StorageOptions,
+    ) -> Result<(Arc<Model>, Vec<String>)> {
+        let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.loader.cache());
+        let read = background::run(async move {
+            let Fetched { uri, path, features } = source::fetch(&uri, &storage, &cache).await?;
+            let read = SpawnedTask::spawn_blocking(move || Model::read_file(&uri, &path)).join().await;
+            let model = read.map_err(|cause| error!(EngineFailed, "loading it failed").with_source(cause))??;
+            Ok((model, features))
+        });
+        let (model, described) = read.await.map_err(|error| error.of_model(label))?;
+        if !given.is_empty() {
+            return Ok((model, given));
+        }
+        // Inputs that are features of their own have names in the graph.
+        let encoder = InputEncoder::new(model.signature().inputs.clone());
+        let fit = encoder.matrix().is_some() && encoder.width().is_none_or(|width| width == described.len());
+        Ok((model, if fit { described } else { vec![] }))
+    }
+
+    async fn predictor(
+        &self,
+        label: &str,
+        model: Arc<Model>,
+        features: Vec<String>,
+        options: ModelOptions,
+        engine: &str,
+    ) -> Result<Arc<Predictor>> {
+        let source = PredictorSource { label: label.to_owned(), model, features, options, engine: engine.to_owned() };
+        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
+        match SpawnedTask::spawn_blocking(move || Predictor::load(source, &engines, &cores)).join().await {
+            Ok(loaded) => loaded,
+            Err(cause) => Err(error!(EngineFailed, "model '{label}': loading it failed").with_source(cause)),
+        }
+    }
+
+    /// Copies the files, where they are to be kept; then the version is there, and not before.
+    async fn commit(
+        &self,
+        create: &CreateModel,
+        model: Arc<Model>,
+        features: Vec<String>,
+        options: ModelOptions,
+        predictor: Option<Arc<Predictor>>,
+    ) -> Result<Arc<ModelVersion>> {
+        let name = &create.name;
+        let files = model.files();
+        let copied = self.catalog.keeps_files() && create.options.copy != Some(false);
+        if copied {
+            let Some(files) = &files else {
+                bail!(InvalidStatement, "model '{name}' has no file that the catalog could keep");
+            };
+            self.catalog.publish(files).await.map_err(|error| error.of_model(name))?;
+        }
+        let uri = match self.catalog.keeps_files() && !copied {
+            true => absolute(model.uri()),
+            false => model.uri().to_owned(),
+        };
+        let interface = match &predictor {
+            Some(predictor) => Interface::of(predictor),
+            None => Interface::declared(&model, &features),
+        };
+        let record = VersionRecord {
+            uri,
+            sha256: model.sha256().to_owned(),
+            size: model.size(),
+            external_files: files.map(|files| files.external).unwrap_or_default(),
+            copied,
+            features,
+            options,
+            producer: model.metadata().producer.clone(),
+            opset: model.metadata().opsets_line(),
+        };
+        let change = Change::Create {
+            model: name.clone(),
+            record: Box::new(record),
+            interface: Box::new(interface),
+            replace: create.or_replace,
+            activate: create.options.activate,
+            allow_signature_change: create.options.allow_signature_change,
+        };
+        let Committed { snapshot, created } = self.catalog.commit(change).await?;
+        let Some(number) = created else {
+            bail!(InvalidCatalog, "model '{name}': the catalog does not say which version it made");
+        };
+        let version = snapshot.version(name, &VersionReference::Number(number))?.clone();
+        if let Some(predictor) = predictor {
+            self.loader.insert(&version, Arc::new(predictor.labelled(version.label())));
+        }
+        Ok(version)
+    }
+}
+
+/// A path that other processes understand, too.
+fn absolute(uri: &str) -> String {
+    match crate::storage::Place::of(uri) {
+        Ok(crate::storage::Place::Local(path)) => {
+            std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+        }
+        _ => uri.to_owned(),
+    }
+}

@@ -1,0 +1,246 @@
+//! Models that MLflow logged: its folders, and its registry's REST API.
+//!
+//! <https://mlflow.org/docs/latest/ml/model/>, <https://mlflow.org/docs/latest/api_reference/rest-api.html>
+
+use serde::Deserialize;
+use url::Url;
+
+use super::http::{Login, Site, get_json, join};
+use super::remote::file_or_folder;
+use crate::error::{Result, bail, error};
+use crate::storage::{StorageOptions, redacted};
+
+/// The file in a model's folder that describes it.
+pub(super) const DESCRIPTION: &str = "MLmodel";
+
+/// What an MLmodel says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Description {
+    /// The ONNX file, from the folder.
+    pub data: String,
+    /// The columns of its signature; none if it has no signature, or one of tensors.
+    pub features: Vec<String>,
+}
+
+/// Bytes of an MLmodel, at most.
+const LARGEST_DESCRIPTION: usize = 16 << 20;
+
+/// Reads an MLmodel; `uri` is for errors.
+///
+/// # Errors
+/// What is no MLmodel, and a model that was not logged as ONNX.
+pub(super) fn read_description(uri: &str, text: &[u8]) -> Result<Description> {
+    #[derive(Deserialize)]
+    struct MlModel {
+        flavors: std::collections::BTreeMap<String, serde_json::Value>,
+        signature: Option<Signature>,
+    }
+    #[derive(Deserialize)]
+    struct Signature {
+        inputs: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Column {
+        #[serde(rename = "type")]
+        column_type: String,
+        name: Option<String>,
+    }
+    let uri = redacted(uri);
+    if text.len() > LARGEST_DESCRIPTION {
+        bail!(InvalidModel, "'{uri}': its {DESCRIPTION} is too large");
+    }
+    let model: MlModel = serde_saphyr::from_slice(text).map_err(|cause| {
+        error!(InvalidModel, "'{uri}': its {DESCRIPTION} can't be read").with_source(cause.to_string())
+    })?;
+    let Some(onnx) = model.flavors.get("onnx") else {
+        let flavors: Vec<_> = model.flavors.keys().map(String::as_str).collect();
+        bail!(
+            InvalidModel,
+            "'{uri}' is an MLflow model without the flavor 'onnx', but with {}: log it with mlflow.onnx",
+            flavors.join(", ")
+        );
+    };
+    let data = onnx.get("data").and_then(|data| data.as_str()).unwrap_or("model.onnx").to_owned();
+    let columns: Vec<Column> = match model.signature.and_then(|signature| signature.inputs) {
+        Some(inputs) => serde_json::from_str(&inputs).map_err(|cause| {
+            error!(InvalidModel, "'{uri}': the signature in its {DESCRIPTION} can't be read").with_source(cause)
+        })?,
+        None => vec![],
+    };
+    let named = columns.into_iter().map(|column| column.name.filter(|_| column.column_type != "tensor"));
+    let features = named.collect::<Option<Vec<_>>>().unwrap_or_default();
+    Ok(Description { data, features })
+}
+
+/// Where a registered model's files are.
+pub(super) enum Artifact {
+    /// At a place of its own: a path, or a URL of an object store.
+    Elsewhere(String),
+    /// The tracking server gives them.
+    Served(Site),
+}
+
+/// Which version of a registered model is meant.
+#[derive(Debug, PartialEq, Eq)]
+struct Registered {
+    name: String,
+    version: Version,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Version {
+    Number(u64),
+    Alias(String),
+}
+
+/// Reads `mlflow:/models/name/3`, `mlflow:/models/name@champion`, and MLflow's own `models:/name/3`.
+fn parse(uri: &str) -> Result<Registered> {
+    let wrong = || {
+        error!(Unreadable, "'{uri}' can't be read: expected mlflow:/models/name/version or mlflow:/models/name@alias")
+    };
+    let path = uri.strip_prefix("mlflow:").and_then(|rest| rest.trim_start_matches('/').strip_prefix("models/"));
+    let path =
+        path.or_else(|| uri.strip_prefix("models:").map(|rest| rest.trim_start_matches('/'))).ok_or_else(wrong)?;
+    let (name, version) = match (path.rsplit_once('@'), path.rsplit_once('/')) {
+        (Some((name, alias)), _) => (name.trim_end_matches('/'), Version::Alias(alias.to_owned())),
+        (None, Some((name, number))) => (name, Version::Number(number.parse().map_err(|_| wrong())?)),
+        (None, None) => return Err(wrong()),
+    };
+    let empty = matches!(&version, Version::Alias(alias) if alias.is_empty());
+    if name.is_empty() || name.contains('/') || empty {
+        return Err(wrong());
+    }
+    Ok(Registered { name: name.to_owned(), version })
+}
+
+/// Asks the tracking server where the model `uri` is.
+///
+/// # Errors
+/// No tracking server, one that can't be reached or that refuses; no such model, version or alias.
+pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<Artifact> {
+    let Registered { name, version } = parse(uri)?;
+    let server = Server::of(uri, options)?;
+    let version = match version {
+        Version::Number(number) => number.to_string(),
+        Version::Alias(alias) => {
+            let found = server.get("registered-models/alias", &[("name", &name), ("alias", &alias)]).await?;
+            let version = found.as_ref().and_then(|found| found["model_version"]["version"].as_str());
+            match version {
+                Some(version) => version.to_owned(),
+                None => bail!(UnknownModel, "'{uri}': MLflow knows no model '{name}' with the alias '{alias}'"),
+            }
+        }
+    };
+    let asked = [("name", name.as_str()), ("version", version.as_str())];
+    let found = server.get("model-versions/get-download-uri", &asked).await?;
+    let Some(mut place) = found.as_ref().and_then(|found| found["artifact_uri"].as_str()).map(str::to_owned) else {
+        bail!(UnknownModel, "'{uri}': MLflow knows no version {version} of a model '{name}'");
+    };
+    if let Some(id) = place.strip_prefix("models:/") {
+        // Since MLflow 3, a model is logged beside the run that made it.
+        let found = server.get(&format!("logged-models/{id}"), &[]).await?;
+        let artifacts = found.as_ref().and_then(|found| found["model"]["info"]["artifact_uri"].as_str());
+        place = artifacts
+            .map(str::to_owned)
+            .ok_or_else(|| error!(UnknownModel, "'{uri}': MLflow does not say where the model '{id}' is"))?;
+    }
+    match place.strip_prefix("mlflow-artifacts:") {
+        Some(path) => {
+            // With `//host/`, it names a server, which is the one that was asked.
+            let path = match path.strip_prefix("//") {
+                Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
+                None => path.trim_start_matches('/'),
+            };
+            let base = join(&server.base, &format!("api/2.0/mlflow-artifacts/artifacts/{path}/"))?;
+            Ok(Artifact::Served(Site::new(base, server.login, file_or_folder(""))))
+        }
+        None => Ok(Artifact::Elsewhere(format!("{}/", place.trim_end_matches('/')))),
+    }
+}
+
+struct Server {
+    base: Url,
+    login: Login,
+}
+
+impl Server {
+    fn of(uri: &str, options: &StorageOptions) -> Result<Self> {
+        let Some(base) = options.get("mlflow.tracking_uri", "MLFLOW_TRACKING_URI") else {
+            bail!(
+                InvalidOption,
+                "'{uri}' can't be read: which MLflow? Set MLFLOW_TRACKING_URI, or OPTIONS ('mlflow.tracking_uri' 'http://…')"
+            );
+        };
+        let base = match Url::parse(&base) {
+            Ok(base) if matches!(base.scheme(), "http" | "https") => base,
+            _ => bail!(
+                InvalidOption,
+                "'{uri}' can't be read: the tracking URI '{}' is no server's: expected http:// or https://",
+                redacted(&base)
+            ),
+        };
+        let get = |key: &str| options.get(&format!("mlflow.{key}"), &format!("MLFLOW_TRACKING_{}", key.to_uppercase()));
+        let login = match (get("token"), get("username")) {
+            (Some(token), _) => Login::Token(token),
+            (None, Some(user)) => Login::Password(user, get("password")),
+            (None, None) => Login::None,
+        };
+        Ok(Self { base, login })
+    }
+
+    /// The answer of the registry's API; `None` if there is no such thing.
+    async fn get(&self, what: &str, query: &[(&str, &str)]) -> Result<Option<serde_json::Value>> {
+        let mut url = join(&self.base, &format!("api/2.0/mlflow/{what}"))?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        get_json(&url, &self.login).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_the_registry_are_named() {
+        let named = |uri: &str| parse(uri).map(|registered| (registered.name, registered.version));
+        let number = |number| Version::Number(number);
+        assert_eq!(named("mlflow:/models/churn/3").expect("a version"), ("churn".into(), number(3)));
+        assert_eq!(named("models:/churn/12").expect("MLflow's own form"), ("churn".into(), number(12)));
+        let champion = || Version::Alias("champion".into());
+        for uri in ["mlflow:/models/churn@champion", "models:/churn@champion", "mlflow:/models/churn/@champion"] {
+            assert_eq!(named(uri).expect(uri), ("churn".into(), champion()));
+        }
+        for wrong in
+            ["mlflow:/churn/3", "mlflow:/models/churn", "mlflow:/models/churn/x", "models:/a/b/1", "models:/a@"]
+        {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn descriptions_name_file_and_columns() {
+        let text = r#"
+flavors:
+  onnx:
+    data: sub/model.onnx
+  python_function: {loader_module: mlflow.onnx}
+signature:
+  inputs: '[{"type": "double", "name": "age", "required": true}, {"type": "long", "name": "n"}]'
+"#;
+        let description = read_description("m", text.as_bytes()).expect("an MLmodel");
+        assert_eq!(
+            description,
+            Description { data: "sub/model.onnx".into(), features: vec!["age".into(), "n".into()] }
+        );
+        let tensors = r#"{flavors: {onnx: {}}, signature: {inputs: '[{"type": "tensor", "name": "x"}]'}}"#;
+        assert_eq!(read_description("m", tensors.as_bytes()).expect("an MLmodel").features, Vec::<String>::new());
+        let error = read_description("m", b"flavors: {sklearn: {}}").expect_err("no ONNX").to_string();
+        assert!(error.contains("without the flavor 'onnx', but with sklearn"), "{error}");
+        // Aliases within aliases do not take the memory.
+        let bomb =
+            (0..40).fold("a0: &a0 [x]\n".to_owned(), |text, i| format!("{text}a{0}: &a{0} [*a{i}, *a{i}]\n", i + 1));
+        assert!(read_description("m", bomb.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! Where models come from: a file, a folder, an object store, the web, a model hub, MLflow.
+//!
+//! ```text
+//!  path ───────────────────────────────────────────────► file on this machine
+//!  s3, gs, az ─► object ─┐                                   ▲
+//!  http(s) ────► http ───┼─► remote: the files of a model ─► cache
+//!  hf ─────────► hub ────┤
+//!  mlflow ─────► mlflow ─┘
+//! ```
+
+mod http;
+mod hub;
+mod mlflow;
+mod object;
+mod remote;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Result, bail, error};
+use crate::storage::{DiskCache, Place, StorageOptions, redacted};
+use remote::fetch_remote;
+
+/// A model's file on this machine.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// Where it came from, without what may be secret.
+    pub uri: String,
+    /// The ONNX file; external weights are beside it.
+    pub path: PathBuf,
+    /// The features' names, where the model's description (MLflow's signature) gives them.
+    pub features: Vec<String>,
+}
+
+/// Brings the model at `uri` to this machine, if it is not there.
+///
+/// # Errors
+/// A place that is not known, that can't be reached, that refuses, or that holds no model; a file over the limit.
+pub(crate) async fn fetch(uri: &str, options: &StorageOptions, cache: &DiskCache) -> Result<Fetched> {
+    let place = Place::of(uri)?;
+    let scheme = match &place {
+        Place::Local(_) => "file",
+        Place::Remote(url) => url.scheme(),
+    };
+    let prefix = match scheme {
+        "file" => None,
+        "http" | "https" => Some("http."),
+        "hf" => Some("hf."),
+        "gs" => Some("gcp."),
+        "s3" | "s3a" => Some("aws."),
+        "mlflow" | "models" => Some(""), // its files may be anywhere
+        _ => Some("azure."),
+    };
+    options.check(scheme, prefix)?;
+    match place {
+        Place::Local(path) => local(uri, path),
+        Place::Remote(url) => match url.scheme() {
+            "http" | "https" => fetch_remote(uri, &http::site(&url, options)?, cache).await,
+            "hf" => fetch_remote(uri, &hub::repository(&url, options)?, cache).await,
+            "mlflow" | "models" => match mlflow::resolve(uri, options).await? {
+                mlflow::Artifact::Elsewhere(place) => {
+                    let options = options.for_place(&place);
+                    let fetched = Box::pin(fetch(&place, &options, cache)).await?;
+                    Ok(Fetched { uri: redacted(uri), ..fetched })
+                }
+                mlflow::Artifact::Served(files) => fetch_remote(uri, &files, cache).await,
+            },
+            "s3" | "s3a" | "gs" | "az" | "adl" | "azure" | "abfs" | "abfss" => {
+                fetch_remote(uri, &object::folder(&url, options)?, cache).await
+            }
+            other => bail!(
+                Unreadable,
+                "'{}' can't be read: the scheme '{other}' is not supported, give a path, or a URL with file, s3, gs, az, http, https, hf or mlflow",
+                redacted(uri)
+            ),
+        },
+    }
+}
+
+/// Whether `uri` holds what may be secret, and what a later process would need.
+pub(crate) fn holds_secrets(uri: &str) -> bool {
+    redacted(uri) != uri
+}
+
+fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
+    if path.join(mlflow::DESCRIPTION).is_file() {
+        let file = path.join(mlflow::DESCRIPTION);
+        let text = std::fs::read(&file)
+            .map_err(|cause| error!(Unreadable, "'{}' can't be read", file.display()).with_source(cause))?;
+        let description = mlflow::read_description(uri, &text)?;
+        let data = inside(uri, &description.data)?;
+        return Ok(Fetched { uri: uri.to_owned(), path: path.join(data), features: description.features });
+    }
+    let path = match path.is_dir() {
+        true if path.join(FILE).is_file() => path.join(FILE),
+        true => bail!(Unreadable, "'{uri}' is a folder without a file {FILE} or {}", mlflow::DESCRIPTION),
+        false => path,
+    };
+    Ok(Fetched { uri: uri.to_owned(), path, features: vec![] })
+}
+
+/// The model's file in a folder.
+const FILE: &str = "model.onnx";
+
+/// `name`, which a model's description or graph gives, if it stays within the model's folder.
+fn inside<'a>(uri: &str, name: &'a str) -> Result<&'a Path> {
+    let path = Path::new(name);
+    let normal = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    match normal && !name.is_empty() {
+        true => Ok(path),
+        false => bail!(InvalidModel, "'{}': its file '{name}' is outside the model's folder", redacted(uri)),
+    }
+}

@@ -1,0 +1,54 @@
+//! Models in object stores.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore};
+use url::Url;
+
+use super::remote::{Opened, Remote, file_or_folder};
+use crate::error::{Result, error};
+use crate::storage::{StorageOptions, open_store, redacted};
+
+/// Objects of a store, by their paths from its root.
+pub(super) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    path: String,
+    uri: String,
+}
+
+/// The store and the path that `url` names.
+pub(super) fn folder(url: &Url, options: &StorageOptions) -> Result<Objects> {
+    let (store, path) = open_store(url, options)?;
+    let slash = if url.path().ends_with('/') { "/" } else { "" };
+    Ok(Objects { store, path: format!("{path}{slash}"), uri: redacted(url.as_str()) })
+}
+
+#[async_trait]
+impl Remote for Objects {
+    async fn open(&self, name: &str, known: Option<&str>) -> Result<Opened> {
+        let unreadable =
+            |cause: object_store::Error| error!(Unreadable, "'{}' can't be read", self.uri).with_source(cause);
+        let path = Path::parse(name).map_err(|cause| unreadable(cause.into()))?;
+        let options = GetOptions::new().with_if_none_match(known);
+        match self.store.get_opts(&path, options).await {
+            Ok(got) => {
+                let (etag, size) = (got.meta.e_tag.clone(), got.meta.size);
+                let uri = self.uri.clone();
+                let bytes = got
+                    .into_stream()
+                    .map_err(move |cause| error!(Unreadable, "'{uri}' can't be read to its end").with_source(cause));
+                Ok(Opened::Content { etag, size: Some(size), bytes: bytes.boxed() })
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(Opened::Missing),
+            Err(object_store::Error::NotModified { .. }) => Ok(Opened::Unchanged),
+            Err(cause) => Err(unreadable(cause)),
+        }
+    }
+
+    fn candidates(&self) -> Vec<(String, String)> {
+        file_or_folder(&self.path)
+    }
+}

@@ -1,0 +1,251 @@
+//! The catalog as tables: `predict.models`, `predict.versions`, `predict.features`, `predict.history`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, ListBuilder, MapBuilder, MapFieldNames, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray, UInt64Array,
+};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::catalog::{CatalogSnapshot, HistoryEntry, ModelEntry, ModelVersion};
+use crate::runtime::PredictRuntime;
+
+/// The schema that holds the tables.
+#[derive(Debug)]
+pub(crate) struct CatalogSchema {
+    runtime: Arc<PredictRuntime>,
+}
+
+impl CatalogSchema {
+    /// Its name in a session's default catalog.
+    pub(crate) const NAME: &str = "predict";
+
+    pub(crate) fn new(runtime: Arc<PredictRuntime>) -> Self {
+        Self { runtime }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for CatalogSchema {
+    fn table_names(&self) -> Vec<String> {
+        Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) else { return Ok(None) };
+        let schema = kind.batch(&CatalogSnapshot::default(), vec![], &self.runtime)?.schema();
+        Ok(Some(Arc::new(CatalogTable { kind, schema, runtime: self.runtime.clone() })))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        Kind::ALL.iter().any(|kind| kind.name() == name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Models,
+    Versions,
+    Features,
+    History,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Models, Self::Versions, Self::Features, Self::History];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Models => "models",
+            Self::Versions => "versions",
+            Self::Features => "features",
+            Self::History => "history",
+        }
+    }
+
+    fn batch(
+        self,
+        snapshot: &CatalogSnapshot,
+        history: Vec<HistoryEntry>,
+        runtime: &PredictRuntime,
+    ) -> Result<RecordBatch> {
+        match self {
+            Self::Models => models(snapshot),
+            Self::Versions => versions(snapshot.models().flat_map(|model| of_model(model)), runtime),
+            Self::Features => features(snapshot),
+            Self::History => history_rows(&history),
+        }
+    }
+}
+
+/// One of the tables, as the catalog is when it is scanned.
+#[derive(Debug)]
+struct CatalogTable {
+    kind: Kind,
+    schema: SchemaRef,
+    runtime: Arc<PredictRuntime>,
+}
+
+#[async_trait]
+impl TableProvider for CatalogTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let catalog = self.runtime.catalog();
+        let history = if self.kind == Kind::History { catalog.history().await? } else { vec![] };
+        let batch = self.kind.batch(&catalog.snapshot(), history, &self.runtime)?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?;
+        Ok(plan)
+    }
+}
+
+/// A model's versions, each with the model.
+pub(super) fn of_model(model: &Arc<ModelEntry>) -> impl Iterator<Item = (&ModelEntry, &ModelVersion)> {
+    model.versions.values().map(|version| (model.as_ref(), version.as_ref()))
+}
+
+fn models(snapshot: &CatalogSnapshot) -> Result<RecordBatch> {
+    let models: Vec<_> = snapshot.models().map(Arc::as_ref).collect();
+    let aliases = models.iter().map(|model| model.aliases.iter().map(|(alias, to)| (alias.clone(), to.to_string())));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("name", texts(models.iter().map(|model| model.name.as_str())), false),
+        ("version", numbers(models.iter().map(|model| model.default_version().map(|it| it.version))), true),
+        ("versions", numbers(models.iter().map(|model| Some(model.versions.len() as u64))), false),
+        ("aliases", map(aliases)?, false),
+        ("traffic", optional_texts(models.iter().map(|model| model.traffic.as_ref().map(ToString::to_string))), true),
+        ("comment", optional_texts(models.iter().map(|model| model.comment.clone())), true),
+        ("tags", map(models.iter().map(|model| model.tags.clone().into_iter()))?, false),
+    ])?)
+}
+
+/// A row for each version.
+pub(super) fn versions<'a>(
+    versions: impl Iterator<Item = (&'a ModelEntry, &'a ModelVersion)>,
+    runtime: &PredictRuntime,
+) -> Result<RecordBatch> {
+    let (models, versions): (Vec<_>, Vec<_>) = versions.unzip();
+    let loaded: Vec<_> = versions.iter().map(|version| runtime.loader().peek(version)).collect();
+    let mut aliases = ListBuilder::new(StringBuilder::new());
+    for (model, version) in models.iter().zip(&versions) {
+        for alias in model.aliases_of(version.version) {
+            aliases.values().append_value(alias);
+        }
+        aliases.append(true);
+    }
+    let text = |value: fn(&'a ModelVersion) -> &'a str| texts(versions.iter().map(move |version| value(version)));
+    let options = versions.iter().map(|version| BTreeMap::from(version.record.options.clone()).into_iter());
+    let engines = loaded.iter().map(|it| it.as_ref().map(|predictor| predictor.engine().to_owned()));
+    let devices = loaded.iter().map(|it| it.as_ref().map(|predictor| predictor.device()));
+    let memory = loaded.iter().map(|it| it.as_ref().map(|predictor| predictor.memory()));
+    let is_default = |(model, version): (&&ModelEntry, &&ModelVersion)| {
+        model.default_version().is_some_and(|default| default.version == version.version)
+    };
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("model", text(|version| &version.model), false),
+        ("version", numbers(versions.iter().map(|version| Some(version.version))), false),
+        ("is_default", flags(models.iter().zip(&versions).map(is_default)), false),
+        ("aliases", Arc::new(aliases.finish()), false),
+        ("created_at", times(versions.iter().map(|version| version.created_at)), false),
+        ("created_by", text(|version| &version.created_by), false),
+        ("uri", text(|version| &version.record.uri), false),
+        ("sha256", text(|version| &version.record.sha256), false),
+        ("size", numbers(versions.iter().map(|version| Some(version.record.size))), false),
+        ("copied", flags(versions.iter().map(|version| version.record.copied)), false),
+        ("producer", text(|version| &version.record.producer), false),
+        ("opset", text(|version| &version.record.opset), false),
+        ("options", map(options)?, false),
+        ("returns", optional_texts(versions.iter().map(|version| version.interface.returns.clone())), true),
+        ("comment", optional_texts(versions.iter().map(|version| version.comment.clone())), true),
+        ("tags", map(versions.iter().map(|version| version.tags.clone().into_iter()))?, false),
+        ("engine", optional_texts(engines), true),
+        ("device", optional_texts(devices), true),
+        ("bytes_in_memory", numbers(memory), true),
+    ])?)
+}
+
+fn features(snapshot: &CatalogSnapshot) -> Result<RecordBatch> {
+    let versions = snapshot.models().flat_map(|model| model.versions.values());
+    let features: Vec<_> = versions
+        .flat_map(|version| version.interface.features.iter().enumerate().map(move |feature| (version, feature)))
+        .collect();
+    let positions = features.iter().map(|(_, (i, _))| Some(*i as u64 + 1));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("model", texts(features.iter().map(|(version, _)| version.model.as_str())), false),
+        ("version", numbers(features.iter().map(|(version, _)| Some(version.version))), false),
+        ("position", numbers(positions), false),
+        ("name", optional_texts(features.iter().map(|(_, (_, feature))| feature.name.clone())), true),
+        ("type", texts(features.iter().map(|(_, (_, feature))| feature.value_type.as_str())), false),
+    ])?)
+}
+
+fn history_rows(history: &[HistoryEntry]) -> Result<RecordBatch> {
+    let text = |value: fn(&HistoryEntry) -> Option<String>| optional_texts(history.iter().map(value));
+    let Ok(sequences) =
+        history.iter().map(|entry| i64::try_from(entry.sequence)).collect::<std::result::Result<Vec<_>, _>>()
+    else {
+        return exec_err!("the history has commits beyond what a table can number");
+    };
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("sequence", Arc::new(Int64Array::from(sequences)) as ArrayRef, false),
+        ("at", times(history.iter().map(|entry| entry.at)), false),
+        ("who", texts(history.iter().map(|entry| entry.by.as_str())), false),
+        ("action", texts(history.iter().map(|entry| entry.action.as_str())), false),
+        ("model", texts(history.iter().map(|entry| entry.model.as_str())), false),
+        ("version", numbers(history.iter().map(|entry| entry.version)), true),
+        ("name", text(|entry| entry.name.clone()), true),
+        ("from_value", text(|entry| entry.from.clone()), true),
+        ("to_value", text(|entry| entry.to.clone()), true),
+    ])?)
+}
+
+fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<StringArray>())
+}
+
+fn optional_texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn numbers(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.collect::<UInt64Array>())
+}
+
+fn flags(values: impl Iterator<Item = bool>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<BooleanArray>())
+}
+
+fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn map(rows: impl Iterator<Item = impl Iterator<Item = (String, String)>>) -> Result<ArrayRef> {
+    let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+    let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    for row in rows {
+        for (key, value) in row {
+            builder.keys().append_value(key);
+            builder.values().append_value(value);
+        }
+        builder.append(true)?;
+    }
+    Ok(Arc::new(builder.finish()))
+}

@@ -1,0 +1,182 @@
+//! What was fetched from afar, on disk: entries that never change, and the least recently used go first.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Result, error};
+
+/// The file in an entry's folder that says what it is.
+const DESCRIPTION: &str = "entry.json";
+
+/// A folder of entries, each a folder with a model's files. Processes share it.
+#[derive(Debug, Clone)]
+pub struct DiskCache {
+    root: PathBuf,
+    /// Bytes that all entries may take; the one that was just fetched stays in any case.
+    pub(crate) limit: u64,
+    /// Bytes that one fetch may bring.
+    pub(crate) largest_fetch: u64,
+}
+
+/// What an entry was fetched from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CacheEntry {
+    /// Files, by their place in the folder, and the ETags that they came with.
+    pub files: Vec<(String, Option<String>)>,
+    /// The main file.
+    pub main: String,
+    /// The features' names, where the model's description gave them.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+impl DiskCache {
+    /// The cache in the user's cache folder, or in `$DATAFUSION_PREDICT_CACHE`.
+    pub(crate) fn new(limit: u64, largest_fetch: u64) -> Self {
+        let named = std::env::var_os("DATAFUSION_PREDICT_CACHE").map(PathBuf::from);
+        let root = named.unwrap_or_else(|| {
+            dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("datafusion-predict").join("fetched")
+        });
+        Self { root, limit, largest_fetch }
+    }
+
+    /// The entry that was last fetched under `name`, with its folder.
+    pub(crate) fn find(&self, name: &str) -> Option<(PathBuf, CacheEntry)> {
+        let prefix = key(name);
+        let folders = fs::read_dir(&self.root).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let ours =
+            folders.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix)));
+        let (_, folder) = ours.filter_map(|path| Some((used(&path)?, path))).max()?;
+        let entry = serde_json::from_slice(&fs::read(folder.join(DESCRIPTION)).ok()?).ok()?;
+        touch(&folder);
+        Some((folder, entry))
+    }
+
+    /// Fetches what is called `name`: `fetch` writes it into a folder, and describes it. Half of it is never seen.
+    pub(crate) async fn fetch<F: Future<Output = Result<CacheEntry>>>(
+        &self,
+        name: &str,
+        fetch: impl FnOnce(PathBuf) -> F,
+    ) -> Result<(PathBuf, CacheEntry)> {
+        let broken = |cause: io::Error| {
+            error!(Unreadable, "the cache '{}' can't be used", self.root.display()).with_source(cause)
+        };
+        fs::create_dir_all(&self.root).map_err(broken)?;
+        let fresh = tempfile::Builder::new().prefix("fetching-").tempdir_in(&self.root).map_err(broken)?;
+        let entry = fetch(fresh.path().to_owned()).await?;
+        let text = serde_json::to_vec(&entry).map_err(|cause| broken(cause.into()))?;
+        fs::write(fresh.path().join(DESCRIPTION), text).map_err(broken)?;
+        let folder = self.root.join(format!("{}{}", key(name), uuid::Uuid::new_v4().simple()));
+        fs::rename(fresh.keep(), &folder).map_err(broken)?;
+        self.evict(name, &folder).map_err(broken)?;
+        Ok((folder, entry))
+    }
+
+    /// Removes earlier entries of `name`, those that processes left half done, and the least recently used while all
+    /// take more than the limit; never `newest`.
+    fn evict(&self, name: &str, newest: &Path) -> io::Result<()> {
+        let prefix = key(name);
+        let mut entries = vec![];
+        for folder in fs::read_dir(&self.root)? {
+            let folder = folder?.path();
+            let file = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let age = SystemTime::now().duration_since(used(&folder).unwrap_or(SystemTime::UNIX_EPOCH));
+            let old = age.is_ok_and(|age| age > ABANDONED);
+            if folder != newest && (file.starts_with(&prefix) || (file.starts_with("fetching-") && old)) {
+                let _ = fs::remove_dir_all(&folder); // somebody else may be at it
+            } else if !file.starts_with("fetching-") {
+                entries.push((used(&folder), folder.clone(), size(&folder)));
+            }
+        }
+        let mut total: u64 = entries.iter().map(|(_, _, size)| size).sum();
+        entries.sort();
+        for (_, folder, size) in entries {
+            if total <= self.limit {
+                break;
+            }
+            if folder != newest && fs::remove_dir_all(&folder).is_ok() {
+                total -= size;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A fetch that has not written its description for so long was left by a process that ended.
+const ABANDONED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What the folders of entries for `name` begin with.
+fn key(name: &str) -> String {
+    let hash = Sha256::digest(name);
+    let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{digits}-")
+}
+
+/// When the entry was last used: the time of its description.
+fn used(folder: &Path) -> Option<SystemTime> {
+    let description = fs::metadata(folder.join(DESCRIPTION)).or_else(|_| fs::metadata(folder));
+    description.and_then(|metadata| metadata.modified()).ok()
+}
+
+fn touch(folder: &Path) {
+    let file = fs::File::options().write(true).open(folder.join(DESCRIPTION));
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now())); // only the order of eviction is at stake
+}
+
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok());
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn put(cache: &DiskCache, name: &str, bytes: usize) -> PathBuf {
+        let fetch = |folder: PathBuf| async move {
+            fs::write(folder.join("model.onnx"), vec![0; bytes]).expect("room for it");
+            Ok(CacheEntry { main: "model.onnx".into(), ..CacheEntry::default() })
+        };
+        cache.fetch(name, fetch).await.expect("fetched").0
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_go_first() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0 };
+        put(&cache, "a", 1000).await;
+        put(&cache, "b", 1000).await;
+        let later = SystemTime::now() + std::time::Duration::from_secs(5);
+        let (folder, _) = cache.find("a").expect("it is there");
+        let file = fs::File::options().write(true).open(folder.join(DESCRIPTION)).expect("its description");
+        file.set_modified(later).expect("a file of ours");
+        put(&cache, "c", 1000).await;
+        assert!(cache.find("a").is_some() && cache.find("b").is_none() && cache.find("c").is_some());
+        let newest = put(&cache, "d", 9000).await;
+        assert!(newest.exists() && cache.find("a").is_none() && cache.find("c").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_fails_leaves_nothing() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0 };
+        let fetch = |folder: PathBuf| async move {
+            fs::write(folder.join("model.onnx"), "half").expect("room for it");
+            crate::error::bail!(Unreadable, "the line is dead")
+        };
+        assert!(cache.fetch("a", fetch).await.is_err());
+        assert!(cache.find("a").is_none());
+        assert_eq!(fs::read_dir(root.path()).expect("the folder").count(), 0);
+    }
+}
