@@ -11,13 +11,13 @@ FUZZ_SECONDS ?= 600
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint runtime onnx matrix fuzz bench release clean
+.PHONY: demo test lint runtime onnx servers matrix fuzz bench release clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
 	$(CARGO_TARGET_DIR)/debug/datafusion-predict --echo -f sql/scripts/demo.sql
 
-test: lint runtime onnx ## all tests
+test: lint runtime onnx servers ## all tests
 	cargo test --workspace
 
 lint: ## format and lints
@@ -35,6 +35,9 @@ onnx: $(DATA)/onnx-$(ONNX)/onnx ## the package `onnx`, whose node tests our test
 $(DATA)/onnx-$(ONNX)/onnx:
 	$(PIP) install --no-deps --upgrade --target "$(DATA)/onnx-$(ONNX)" onnx==$(ONNX)
 
+servers: ## the environment of the servers that our tests run: S3, MLflow
+	. benches/environment.sh && environment servers tests/servers/requirements.txt
+
 matrix: runtime ## hundreds of models by the converters, against Python's onnxruntime
 	. benches/environment.sh && environment models tests/models/requirements.txt
 	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
@@ -51,7 +54,6 @@ release: runtime ## the fast binary
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
 	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench engines
-
 
 clean:
 	cargo clean

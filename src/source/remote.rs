@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::{FILE, Fetched, inside, mlflow};
+use crate::config::ByteSize;
 use crate::error::{Error, Result, bail, error};
 use crate::model::Model;
 use crate::storage::{CacheEntry, DiskCache, redacted};
@@ -153,9 +154,11 @@ impl Download<'_> {
     async fn write(&self, to: &Path, size: Option<u64>, bytes: BoxStream<'static, Result<Bytes>>) -> Result<()> {
         let limit = self.cache.largest_fetch;
         let too_large = |found: String| {
+            let limit = ByteSize(limit);
             error!(
                 Unreadable,
-                "'{}' has {found} bytes, more than the {limit} that predict.download_limit allows", self.uri
+                "'{}' has {found} bytes, more than the {limit} that predict.download_limit allows",
+                self.uri
             )
         };
         if let Some(size) = size.filter(|size| *size > limit) {

@@ -1,0 +1,470 @@
+//! The catalog from Rust: what it asks of a store, what it says of damage, and what sessions see while it changes.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_predict::{
+    CatalogSnapshot, Change, Error, Interface, ModelCatalog, ObjectStoreCatalog, PredictExt, PredictRuntime, PredictSql,
+    VersionRecord, VersionReference,
+};
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path as StorePath;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+};
+use proptest::prelude::*;
+
+/// A store that counts what is asked of it.
+#[derive(Debug, Default)]
+struct CountingStore {
+    inner: InMemory,
+    requests: AtomicUsize,
+    listings: AtomicUsize,
+}
+
+impl std::fmt::Display for CountingStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a store that counts")
+    }
+}
+
+impl CountingStore {
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Requests and listings since the last call.
+    fn take(&self) -> (usize, usize) {
+        (self.requests.swap(0, Ordering::SeqCst), self.listings.swap(0, Ordering::SeqCst))
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CountingStore {
+    async fn put_opts(&self, path: &StorePath, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        self.count();
+        self.inner.put_opts(path, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &StorePath,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.count();
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &StorePath, options: GetOptions) -> StoreResult<GetResult> {
+        self.count();
+        self.inner.get_opts(path, options).await
+    }
+
+    async fn get_ranges(&self, path: &StorePath, ranges: &[Range<u64>]) -> StoreResult<Vec<Bytes>> {
+        self.count();
+        self.inner.get_ranges(path, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, StoreResult<StorePath>>,
+    ) -> BoxStream<'static, StoreResult<StorePath>> {
+        self.count();
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&StorePath>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.listings.fetch_add(1, Ordering::SeqCst);
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&StorePath>) -> StoreResult<ListResult> {
+        self.listings.fetch_add(1, Ordering::SeqCst);
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &StorePath, to: &StorePath, options: CopyOptions) -> StoreResult<()> {
+        self.count();
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn record(sha256: &str) -> Box<VersionRecord> {
+    Box::new(VersionRecord {
+        uri: "m.onnx".into(),
+        sha256: sha256.into(),
+        size: 1,
+        external_files: vec![],
+        copied: true,
+        features: vec![],
+        options: Default::default(),
+        producer: "a test".into(),
+        opset: "ai.onnx 17".into(),
+    })
+}
+
+fn create(model: &str, sha256: &str) -> Change {
+    Change::Create {
+        model: model.into(),
+        record: record(sha256),
+        interface: Box::new(Interface::default()),
+        replace: true,
+        activate: true,
+        allow_signature_change: true,
+    }
+}
+
+async fn open(store: &Arc<CountingStore>) -> Result<ObjectStoreCatalog, Error> {
+    ObjectStoreCatalog::open_in(store.clone(), StorePath::from("some/where"), "test").await
+}
+
+async fn session(catalog: ObjectStoreCatalog) -> (Arc<PredictRuntime>, SessionContext) {
+    let runtime = Arc::new(PredictRuntime::default().with_catalog(Arc::new(catalog)));
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    (runtime.clone(), context.with_predict(runtime))
+}
+
+async fn number(context: &SessionContext, sql: &str) -> Result<f64, Error> {
+    let batches = match context.predict_sql(sql).await {
+        Ok(frame) => frame.collect().await?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(batches[0].column(0).as_primitive::<Float64Type>().value(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_asks_the_store_once_and_lists_nothing() {
+    let store = Arc::new(CountingStore::default());
+    let catalog = open(&store).await.expect("an empty catalog");
+    for i in 0..200 {
+        catalog.commit(create(["a", "b"][i % 2], "00")).await.expect("a version");
+    }
+    store.take();
+    let (_, context) = session(open(&store).await.expect("it opens")).await;
+    // The marker, where the checkpoint is, the checkpoint, and 200 - 192 commits with those that are not there.
+    let (requests, listings) = store.take();
+    assert!(requests <= 3 + 1 + 16, "{requests}");
+    assert_eq!(listings, 0);
+
+    context.predict_sql("CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx'").await.expect("a model");
+    let query = "SELECT predict('m', 1.5) + predict('m/1', 1.0) + predict('m@default', 1.0)";
+    assert_eq!(number(&context, query).await.expect("a number"), 7.0);
+    store.take();
+    for _ in 0..10 {
+        assert_eq!(number(&context, query).await.expect("a number"), 7.0);
+    }
+    assert_eq!(store.take(), (10, 0));
+    // A statement that has nothing to do with models asks nothing.
+    assert_eq!(number(&context, "SELECT CAST(1 AS DOUBLE)").await.expect("a number"), 1.0);
+    assert_eq!(store.take(), (0, 0));
+    // Nor does a plain `sql`, which sees the models as of the last look.
+    let frame = context.sql(query).await.expect("a plan");
+    assert_eq!(frame.collect().await.expect("a row")[0].num_rows(), 1);
+    assert_eq!(store.take(), (0, 0));
+    // A view asks when it is used.
+    context.predict_sql("CREATE VIEW v AS SELECT predict('m', 1.5) AS p").await.expect("a view");
+    store.take();
+    assert_eq!(number(&context, "SELECT p FROM v").await.expect("a number"), 3.0);
+    assert_eq!(store.take(), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uri = folder.path().to_str().expect("a path");
+    let (_, writer) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    let (_, reader) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    let create = "CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx'";
+    writer.predict_sql(create).await.expect("a model");
+    // The names that a view calls may be new to the process that uses it.
+    reader.predict_sql("CREATE VIEW v AS SELECT predict('m', 1.5) AS p").await.expect("a view");
+    assert_eq!(number(&reader, "SELECT p FROM v").await.expect("a number"), 3.0);
+    let identity = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/identity_double.onnx' OPTIONS (allow_signature_change true)";
+    writer.predict_sql(identity).await.expect("a version");
+    assert_eq!(number(&reader, "SELECT CAST(count(engine) AS DOUBLE) FROM predict.versions").await.expect("a count"), 1.0);
+    let prepared = "PREPARE p AS SELECT CAST(count(*) AS DOUBLE) FROM predict.versions";
+    reader.predict_sql(prepared).await.expect("a statement");
+    writer.predict_sql("ROLLBACK MODEL m").await.expect("rolled back");
+    assert_eq!(number(&reader, "SELECT predict('m', 1.5)").await.expect("a number"), 3.0);
+}
+
+/// Over the limit, the least recently used models are unloaded; they come back when they are called.
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_unloaded_over_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, context) =
+        session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog")).await;
+    for name in ["a", "b", "c"] {
+        let sql = format!("CREATE MODEL {name} FROM 'tests/models/sklearn/diabetes_forest.onnx'");
+        context.predict_sql(&sql).await.expect("a model");
+    }
+    let loaded = async || -> BTreeSet<String> {
+        let sql = "SELECT model FROM predict.versions WHERE bytes_in_memory > 0";
+        let batches = context.predict_sql(sql).await.expect("a plan").collect().await.expect("rows");
+        batches.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned)).collect()
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(loaded().await, set(&["a", "b", "c"]));
+    context.predict_sql("SET predict.model_memory = '1k'").await.expect("a limit");
+    let call = |name| format!("SELECT CAST(predict('{name}', 0.,0.,0.,0.,0.,0.,0.,0.,0.,0.) AS DOUBLE)");
+    let before = number(&context, &call("a")).await.expect("a prediction");
+    // One that is loaded is not unloaded by its own call; the next that is loaded makes room.
+    context.predict_sql("CREATE OR REPLACE MODEL b FROM 'tests/models/sklearn/diabetes_forest.onnx'").await.expect("a version");
+    assert_eq!(loaded().await, set(&["b"]));
+    assert_eq!(number(&context, &call("a")).await.expect("a prediction"), before);
+    assert_eq!(loaded().await, set(&["a"]));
+    context.predict_sql("SET predict.model_memory = '1g'").await.expect("a limit");
+    number(&context, &call("c")).await.expect("a prediction");
+    assert_eq!(loaded().await, set(&["a", "c"]));
+}
+
+/// Queries run while the name moves a thousand times; each result is wholly of one version, wherever it calls the model.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_belongs_to_one_version_while_the_name_moves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uri = folder.path().to_str().expect("a path");
+    let (_, writer) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    for model in ["sklearn/iris_logistic", "boosters/lightgbm_iris"] {
+        let sql = format!("CREATE OR REPLACE MODEL m FROM 'tests/models/{model}.onnx' OPTIONS (class '0')");
+        writer.predict_sql(&sql).await.expect("a version");
+    }
+    let moving = Arc::new(AtomicBool::new(true));
+    let seen = Arc::new(Mutex::new([0usize; 2]));
+    let mut readers = vec![];
+    for plain in [false, false, true] {
+        let (_, reader) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+        let (moving, seen) = (moving.clone(), seen.clone());
+        readers.push(tokio::spawn(async move {
+            let table = "CREATE TABLE t AS SELECT value / 10000.0 AS x FROM generate_series(1, 20000)";
+            reader.predict_sql(table).await.expect("a table").collect().await.expect("rows");
+            let call = |model: &str| format!("predict('{model}', x, 3.0, x / 2, 0.2)");
+            let sql = format!(
+                "SELECT {m} = {first} AS is_first, count(*) AS rows FROM t WHERE {m} IN ({first}, {second}) GROUP BY 1",
+                m = call("m"),
+                first = call("m/1"),
+                second = call("m/2")
+            );
+            while moving.load(Ordering::SeqCst) {
+                let frame = match plain {
+                    false => reader.predict_sql(&sql).await,
+                    true => reader.sql(&sql).await,
+                };
+                let batches = frame.expect("a plan").collect().await.expect("rows");
+                let groups: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+                assert_eq!(groups, 1, "rows of both versions in one result");
+                let batch = batches.iter().find(|batch| batch.num_rows() > 0).expect("a group");
+                assert_eq!(batch.column(1).as_primitive::<Int64Type>().value(0), 20_000);
+                seen.lock().expect("no reader panics here")[usize::from(batch.column(0).as_boolean().value(0))] += 1;
+            }
+        }));
+    }
+    for i in 0..1000 {
+        let sql = format!("ALTER MODEL m SET ALIAS default TO {}", i % 2 + 1);
+        writer.predict_sql(&sql).await.expect("moved");
+    }
+    moving.store(false, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.expect("no reader fails");
+    }
+    let seen = *seen.lock().expect("all have ended");
+    assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_said_and_what_can_be_read_is_read() {
+    let store = Arc::new(CountingStore::default());
+    let catalog = open(&store).await.expect("an empty catalog");
+    for _ in 0..70 {
+        catalog.commit(create("m", "00")).await.expect("a version");
+    }
+    let at = |path: &str| StorePath::from(format!("some/where/{path}"));
+    let put = async |path: &str, text: &str| {
+        let before = store.inner.get(&at(path)).await.expect(path).bytes().await.expect(path);
+        store.inner.put(&at(path), PutPayload::from(text.to_owned())).await.expect("room for it");
+        before
+    };
+    let back = async |path: &str, bytes: Bytes| {
+        store.inner.put(&at(path), PutPayload::from(bytes)).await.expect("room for it");
+    };
+    let versions = |snapshot: &CatalogSnapshot| snapshot.get("m").map_or(0, |model| model.versions.len());
+
+    // Checkpoints are conveniences: the log says the same.
+    for (path, text) in [
+        ("checkpoints/latest.json", "{}"),
+        ("checkpoints/latest.json", r#"{"format":1,"sequence":999}"#),
+        ("checkpoints/00000000000000000064.json", "{\"format\":1,"),
+    ] {
+        let before = put(path, text).await;
+        let opened = open(&store).await.expect(text);
+        assert_eq!(versions(&opened.snapshot()), 70, "{path}: {text}");
+        assert_eq!(opened.history().await.expect("a history").len(), 140);
+        back(path, before).await;
+    }
+    // The log and the marker are not.
+    for (path, text, expected) in [
+        ("catalog.json", "", "catalog 'test': catalog.json is damaged"),
+        ("catalog.json", r#"{"format":2}"#, "catalog.json has format 2, which is newer than this program reads (1)"),
+        ("log/00000000000000000066.json", "{\"format\":1", "log/00000000000000000066.json is damaged"),
+        ("log/00000000000000000066.json", r#"{"format":3,"actions":"other"}"#, "66.json has format 3, which is newer"),
+        (
+            "log/00000000000000000066.json",
+            r#"{"format":1,"id":"x","at":0,"by":"x","actions":[{"drop_version":{"model":"n","version":1}}]}"#,
+            "catalog 'test': commit 66 does not fit what was before it",
+        ),
+    ] {
+        let before = put(path, text).await;
+        let error = open(&store).await.expect_err(text).to_string();
+        assert!(error.contains(expected), "{error}");
+        back(path, before).await;
+    }
+    assert_eq!(versions(&open(&store).await.expect("as it was").snapshot()), 70);
+}
+
+/// A store that loses the answer to a creation, as networks do, and is asked again.
+#[derive(Debug, Default)]
+struct ForgetfulStore(CountingStore);
+
+impl std::fmt::Display for ForgetfulStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a store that forgets")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for ForgetfulStore {
+    async fn put_opts(&self, path: &StorePath, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        let first = self.0.put_opts(path, payload.clone(), options.clone()).await;
+        let again = first.is_ok() && path.as_ref().contains("log/");
+        if again { self.0.put_opts(path, payload, options).await } else { first }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &StorePath,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &StorePath, options: GetOptions) -> StoreResult<GetResult> {
+        self.0.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, StoreResult<StorePath>>,
+    ) -> BoxStream<'static, StoreResult<StorePath>> {
+        self.0.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&StorePath>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&StorePath>) -> StoreResult<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &StorePath, to: &StorePath, options: CopyOptions) -> StoreResult<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_made_once() {
+    let store = Arc::new(ForgetfulStore::default());
+    let catalog = ObjectStoreCatalog::open_in(store, StorePath::default(), "test").await.expect("a catalog");
+    for version in 1..=5 {
+        assert_eq!(catalog.commit(create("m", "00")).await.expect("a version").created, Some(version));
+    }
+    assert_eq!(catalog.snapshot().get("m").expect("the model").versions.len(), 5);
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let model = || prop_oneof!["a", "b"];
+    let version = || 1u64..6;
+    let alias = || prop_oneof!["champion", "default"];
+    let reference = || version().prop_map(VersionReference::Number);
+    let change = prop_oneof![
+        4 => (model(), any::<bool>(), any::<bool>()).prop_map(|(model, replace, activate)| match create(&model, "00") {
+            Change::Create { model, record, interface, allow_signature_change, .. } =>
+                Change::Create { model, record, interface, replace, activate, allow_signature_change },
+            other => other,
+        }),
+        1 => model().prop_map(|model| Change::DropModel { model }),
+        2 => (model(), version()).prop_map(|(model, version)| Change::DropVersion { model, version }),
+        2 => (model(), alias(), reference())
+            .prop_map(|(model, alias, to)| Change::SetAliases { model, aliases: vec![(alias, to)] }),
+        1 => (model(), alias()).prop_map(|(model, alias)| Change::DropAlias { model, alias }),
+        2 => (model(), prop::option::of(reference())).prop_map(|(model, to)| Change::Rollback { model, to }),
+        1 => (model(), prop::option::of(reference()), prop::option::of("[a-z]{0,3}"))
+            .prop_map(|(model, version, comment)| Change::SetComment { model, version, comment }),
+        1 => (model(), prop::option::of(reference()), prop::option::of("[a-z]{0,3}"))
+            .prop_map(|(model, version, value)| Change::SetTags { model, version, tags: vec![("t".into(), value)] }),
+        1 => (model(), version(), version()).prop_map(|(model, one, other)| Change::SetTraffic {
+            model,
+            traffic: (one != other).then(|| datafusion_predict::Traffic { shares: vec![(one, 1), (other, 9)], by: None }),
+        }),
+    ];
+    prop::collection::vec(change, 1..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Two catalogs that write by turns, one that only reads, and one that opens at the end say the same; what points to
+    /// a version points to one that is there.
+    #[test]
+    fn all_who_read_a_log_say_the_same(changes in changes()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = Arc::new(CountingStore::default());
+            let writers = [open(&store).await.expect("opens"), open(&store).await.expect("opens")];
+            let reader = open(&store).await.expect("opens");
+            for (i, change) in changes.into_iter().enumerate() {
+                let _ = writers[i % 2].commit(change).await; // refused where it does not fit
+                if i % 7 == 0 {
+                    reader.refresh().await.expect("refreshes");
+                }
+                for model in writers[i % 2].snapshot().models() {
+                    let traffic = model.traffic.iter().flat_map(|traffic| traffic.shares.iter().map(|(version, _)| version));
+                    for version in model.aliases.values().chain(traffic) {
+                        assert!(model.versions.contains_key(version), "{model:?}");
+                    }
+                    assert!(model.default_version().is_some());
+                }
+            }
+            for catalog in writers.iter().chain([&reader]) {
+                catalog.refresh().await.expect("refreshes");
+            }
+            let opened = open(&store).await.expect("opens");
+            for catalog in writers.iter().chain([&reader]) {
+                assert_eq!(catalog.snapshot(), opened.snapshot());
+                assert_eq!(catalog.history().await.expect("a history"), opened.history().await.expect("a history"));
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_files_do_not_leave_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let catalog = ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog");
+    let (_, context) = session(catalog).await;
+    context.predict_sql("CREATE MODEL m FROM 'tests/models/types/external'").await.expect("a model");
+    assert!(Path::new(folder.path()).join("models").read_dir().expect("the models").count() == 1);
+    let (_, other) =
+        session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog")).await;
+    let sql = "SELECT CAST(predict('m', 1.0, 2.0, 3.0)[1] AS DOUBLE)";
+    assert_eq!(number(&other, sql).await.expect("with its weights"), 22.5);
+}
