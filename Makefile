@@ -53,7 +53,7 @@ release: runtime ## the fast binary
 
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
-	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench engines
+	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines
 
 clean:
 	cargo clean

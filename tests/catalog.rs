@@ -12,8 +12,8 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    CatalogSnapshot, Change, Error, Interface, ModelCatalog, ObjectStoreCatalog, PredictExt, PredictRuntime, PredictSql,
-    VersionRecord, VersionReference,
+    CatalogSnapshot, Change, Error, Interface, ModelCatalog, ObjectStoreCatalog, PredictExt, PredictRuntime,
+    PredictSql, VersionRecord, VersionReference,
 };
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -191,7 +191,10 @@ async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
     assert_eq!(number(&reader, "SELECT p FROM v").await.expect("a number"), 3.0);
     let identity = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/identity_double.onnx' OPTIONS (allow_signature_change true)";
     writer.predict_sql(identity).await.expect("a version");
-    assert_eq!(number(&reader, "SELECT CAST(count(engine) AS DOUBLE) FROM predict.versions").await.expect("a count"), 1.0);
+    assert_eq!(
+        number(&reader, "SELECT CAST(count(engine) AS DOUBLE) FROM predict.versions").await.expect("a count"),
+        1.0
+    );
     let prepared = "PREPARE p AS SELECT CAST(count(*) AS DOUBLE) FROM predict.versions";
     reader.predict_sql(prepared).await.expect("a statement");
     writer.predict_sql("ROLLBACK MODEL m").await.expect("rolled back");
@@ -211,7 +214,10 @@ async fn models_are_unloaded_over_the_limit() {
     let loaded = async || -> BTreeSet<String> {
         let sql = "SELECT model FROM predict.versions WHERE bytes_in_memory > 0";
         let batches = context.predict_sql(sql).await.expect("a plan").collect().await.expect("rows");
-        batches.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned)).collect()
+        batches
+            .iter()
+            .flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned))
+            .collect()
     };
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(loaded().await, set(&["a", "b", "c"]));
@@ -219,7 +225,10 @@ async fn models_are_unloaded_over_the_limit() {
     let call = |name| format!("SELECT CAST(predict('{name}', 0.,0.,0.,0.,0.,0.,0.,0.,0.,0.) AS DOUBLE)");
     let before = number(&context, &call("a")).await.expect("a prediction");
     // One that is loaded is not unloaded by its own call; the next that is loaded makes room.
-    context.predict_sql("CREATE OR REPLACE MODEL b FROM 'tests/models/sklearn/diabetes_forest.onnx'").await.expect("a version");
+    context
+        .predict_sql("CREATE OR REPLACE MODEL b FROM 'tests/models/sklearn/diabetes_forest.onnx'")
+        .await
+        .expect("a version");
     assert_eq!(loaded().await, set(&["b"]));
     assert_eq!(number(&context, &call("a")).await.expect("a prediction"), before);
     assert_eq!(loaded().await, set(&["a"]));

@@ -10,12 +10,13 @@ use futures::FutureExt;
 use crate::command;
 
 /// The words that statements here are made of; the parser knows hundreds more.
-const KEYWORDS: &str = "ALL ANALYZE AND ANTI AS ASC BETWEEN BY CASE CAST COPY CREATE CROSS CSV CURRENT ROW DELETE DESC \
-    DESCRIBE DISTINCT DROP ELSE END EXCEPT EXCLUDE EXECUTE EXISTS EXPLAIN EXTERNAL EXTRACT FALSE FEATURES FILTER FIRST \
-    FOLLOWING FORMAT FROM FULL FUNCTION GROUP HAVING IF IN INNER INSERT INTERSECT INTERVAL INTO IS JOIN JSON LANGUAGE LAST \
-    LATERAL LEFT LIKE LIMIT LOCATION MODEL MODELS NATURAL NOT NULL NULLS OFFSET ON OPTIONS OR ORDER OUTER OVER PARQUET \
-    PARTITION PARTITIONED PRECEDING PREPARE QUALIFY RANGE RECURSIVE REPLACE RETURNS RIGHT ROWS SCHEMA SELECT SEMI SET SHOW \
-    STORED TABLE TABLES THEN TO TRUE UNBOUNDED UNION UNNEST USING VALUES VERBOSE VIEW WHEN WHERE WINDOW WITH";
+const KEYWORDS: &str = "ALIAS ALL ALTER ANALYZE AND ANTI AS ASC BETWEEN BY CASE CAST COMMENT COPY CREATE CROSS CSV \
+    CURRENT DELETE DESC DESCRIBE DISTINCT DROP ELSE END EXCEPT EXCLUDE EXECUTE EXISTS EXPLAIN EXTERNAL EXTRACT \
+    FALSE FEATURES FILTER FIRST FOLLOWING FORMAT FROM FULL FUNCTION GROUP HAVING IF IN INNER INSERT INTERSECT \
+    INTERVAL INTO IS JOIN JSON LANGUAGE LAST LATERAL LEFT LIKE LIMIT LOCATION MODEL MODELS NATURAL NOT NULL NULLS \
+    OFFSET ON OPTIONS OR ORDER OUTER OVER PARQUET PARTITION PARTITIONED PRECEDING PREPARE QUALIFY RANGE RECURSIVE \
+    REPLACE RETURNS RIGHT ROLLBACK ROW ROWS SCHEMA SELECT SEMI SET SHOW STORED TABLE TABLES TAG THEN TO TRAFFIC \
+    TRUE UNBOUNDED UNION UNNEST UNSET USING VALUES VERBOSE VERSIONS VIEW WHEN WHERE WINDOW WITH";
 
 /// The position in `line` where completions for `position` start, and what may stand there.
 pub(crate) enum Completions {
@@ -60,7 +61,7 @@ pub(crate) fn complete(context: &SessionContext, predict: &PredictRuntime, line:
     let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
     let functions = functions.chain(state.window_functions().keys()).chain(state.table_functions().keys());
     words.extend(functions.map(|name| format!("{name}(")));
-    words.push("ml_predict(".to_owned());
+    words.extend(["ml_predict(", "ml_compare("].map(str::to_owned));
     // Nothing typed: everything there is would be no help.
     Completions::Words(start, if typed.is_empty() { vec![] } else { matching(words, typed) })
 }
@@ -96,7 +97,7 @@ fn open_quote(text: &str) -> Option<usize> {
 /// Whether a string after `before` is a model's name: the first argument of `predict`, or `model =>`.
 fn takes_model(before: &str) -> bool {
     let compact: String = before.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect();
-    ["predict(", "try_predict(", "model=>", "model:="].iter().any(|end| compact.ends_with(end))
+    ["predict(", "try_predict(", "model=>", "model:=", "old=>", "new=>"].iter().any(|end| compact.ends_with(end))
 }
 
 /// Whether the word after `before` is a model's name, as in `DROP MODEL`.
@@ -108,7 +109,7 @@ fn names_model(before: &str) -> bool {
     } else {
         (last, first)
     };
-    last == "MODEL" && matches!(first.as_str(), "DROP" | "DESCRIBE" | "DESC")
+    last == "MODEL" && matches!(first.as_str(), "DROP" | "DESCRIBE" | "DESC" | "ALTER" | "ROLLBACK" | "ON" | "IN")
 }
 
 fn models(predict: &PredictRuntime) -> Vec<String> {
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(offered("select * from iri").await, ["select * from irises"]);
         assert_eq!(offered("sele").await, ["select"]);
         assert_eq!(offered("SELECT approx_d").await, ["SELECT approx_distinct("]);
-        assert_eq!(offered("SELECT ml_").await, ["SELECT ml_predict("]);
+        assert_eq!(offered("SELECT ml_p").await, ["SELECT ml_predict("]);
         assert_eq!(offered("\\mod").await, ["\\models"]);
         assert_eq!(offered("\\d ir").await, ["\\d irises"]);
         assert_eq!(offered("SELECT ").await, Vec::<String>::new());
@@ -199,7 +200,9 @@ mod tests {
         for before in ["SELECT predict(", "select try_predict( ", "ml_predict(model => "] {
             assert!(takes_model(before), "{before}");
         }
-        for before in ["DROP MODEL ", "DROP MODEL IF EXISTS ", "describe model "] {
+        for before in
+            ["DROP MODEL ", "DROP MODEL IF EXISTS ", "describe model ", "COMMENT ON MODEL ", "SHOW VERSIONS IN MODEL "]
+        {
             assert!(names_model(before), "{before}");
         }
         assert!(!takes_model("CREATE MODEL m FROM ") && !names_model("CREATE MODEL "));

@@ -17,15 +17,22 @@ pub(crate) const COMMANDS: &str = r"\d                    tables
 /// The statements about models, and the functions that call them.
 pub(crate) const MODELS: &str = "\
 CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [FEATURES (a, b, …)] FROM 'uri' [OPTIONS (key value, …)]
-DROP MODEL [IF EXISTS] name
-SHOW MODELS
-DESCRIBE MODEL name
+DROP MODEL [IF EXISTS] name[/version]
+ALTER MODEL name SET ALIAS alias TO version [, …]     ALTER MODEL name DROP ALIAS alias
+ROLLBACK MODEL name [TO version]
+ALTER MODEL name SET TRAFFIC (v3 90, v4 10) [BY feature]     ALTER MODEL name DROP TRAFFIC
+ALTER MODEL name[/version] SET TAG tag = 'value' [, …]     ALTER MODEL name UNSET TAG tag
+COMMENT ON MODEL name[/version] IS 'text'
+SHOW MODELS     SHOW VERSIONS IN MODEL name     DESCRIBE MODEL name[/version]
+SELECT … FROM predict.models, predict.versions, predict.features, predict.history
 
 predict('name', a, b, …)             by position
 predict('name', {feature: a, …})     by name
 predict('name', t.*)                 the columns of t that the model names
 try_predict('name', …)               NULL for a row that can't be scored
+predict('name@alias', …)  predict('name/3', …)
 SELECT * FROM ml_predict(model => 'name', data => t)
+SELECT * FROM ml_compare(old => 'name/3', new => 'name/4', data => t)
 ";
 
 /// Whether `\h statement` asks for [`MODELS`].

@@ -40,8 +40,11 @@ fn check_400(uri: &str, environment: &[(&str, &str)]) {
     let mut command = shell();
     command.args(["-q", "--format", "csv", "--catalog", uri, "-c", query]).envs(environment.iter().copied());
     let ran = command.output().expect("the shell starts");
-    let numbers: Vec<_> =
-        std::str::from_utf8(&ran.stdout).expect("CSV").lines().filter(|line| line.starts_with(char::is_numeric)).collect();
+    let numbers: Vec<_> = std::str::from_utf8(&ran.stdout)
+        .expect("CSV")
+        .lines()
+        .filter(|line| line.starts_with(char::is_numeric))
+        .collect();
     assert_eq!(numbers, ["400,1,400,400", "400,400,400", "400", "42.0,42.0"], "{ran:?}");
 }
 
@@ -173,7 +176,10 @@ fn versions_are_seen_by_others_between_queries() {
     let url = format!("file://{uri}");
     let moved = tempfile::tempdir().expect("a folder");
     std::fs::copy(root().join("tests/models/types/scalar_double.onnx"), moved.path().join("m.onnx")).expect("a copy");
-    let create = format!("CREATE MODEL copied FROM '{0}/m.onnx'; CREATE MODEL named FROM '{0}/m.onnx' OPTIONS (copy false)", moved.path().display());
+    let create = format!(
+        "CREATE MODEL copied FROM '{0}/m.onnx'; CREATE MODEL named FROM '{0}/m.onnx' OPTIONS (copy false)",
+        moved.path().display()
+    );
     assert_eq!(run(&["-q", "--catalog", &url, "-c", &create]).code, Some(0));
     let both = "SELECT predict('copied', 21.0) AS p; SELECT predict('named', 21.0) AS p";
     assert_eq!(run(&["-q", "--format", "csv", "--catalog", &url, "-c", both]).stdout, "p\n42.0\np\n42.0\n");

@@ -110,8 +110,18 @@ fn what_goes_wrong_on_the_web_is_said() {
         ("broken.onnx", "", "", "the server answered 503 Service Unavailable"),
         ("cut.onnx", "", "", "can't be read to its end"),
         ("cut_chunks.onnx", "", "", "can't be read to its end"),
-        ("huge.onnx", "SET predict.download_limit = '1g';", "", "has 10737418240 bytes, more than the 1g that predict.download_limit allows"),
-        ("endless.onnx", "SET predict.download_limit = '1m';", "", "bytes, more than the 1m that predict.download_limit allows"),
+        (
+            "huge.onnx",
+            "SET predict.download_limit = '1g';",
+            "",
+            "has 10737418240 bytes, more than the 1g that predict.download_limit allows",
+        ),
+        (
+            "endless.onnx",
+            "SET predict.download_limit = '1m';",
+            "",
+            "bytes, more than the 1m that predict.download_limit allows",
+        ),
         ("page.onnx", "", "", "is not an ONNX model"),
         ("outside/", "", "", "its file '../../etc/passwd' is outside the model's folder"),
         ("page.onnx", "", ", 'aws.region' 'x'", "option 'aws.region' has no meaning for a model by 'http'"),
@@ -123,7 +133,11 @@ fn what_goes_wrong_on_the_web_is_said() {
         let ran = run(cache.path(), &[], &sql);
         assert_eq!(ran.code, Some(1), "{path}: {ran:?}");
         assert!(ran.stderr.contains(expected), "{path}: {}", ran.stderr);
-        assert!(ran.stderr.starts_with("error: model 'm': ") || ran.stderr.starts_with("error: option"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with("error: model 'm': ") || ran.stderr.starts_with("error: option"),
+            "{}",
+            ran.stderr
+        );
         assert!(!ran.stderr.contains("Signature"), "{}", ran.stderr);
     }
     let ran = run(
@@ -165,12 +179,23 @@ fn models_of_mlflow_score_as_in_python() {
     let server = PythonServer::start("mlflow_server.py", &[folder.path().to_str().expect("a path")]);
     let logged: serde_json::Value = serde_json::from_str(&server.line).expect("a line of JSON");
     let url = logged["url"].as_str().expect("the server's URL");
-    let columns: Vec<_> = logged["columns"].as_array().expect("names").iter().map(|name| name.as_str().expect("a name")).collect();
-    let rows: Vec<_> = logged["rows"].as_array().expect("rows").iter().map(|row| {
-        let values: Vec<_> = row.as_array().expect("numbers").iter().map(|value| format!("CAST({value} AS DOUBLE)")).collect();
-        format!("({})", values.join(", "))
-    }).collect();
-    let data = format!("CREATE TABLE t ({}) AS VALUES {}", columns.iter().map(|name| format!("{name} DOUBLE")).collect::<Vec<_>>().join(", "), rows.join(", "));
+    let columns: Vec<_> =
+        logged["columns"].as_array().expect("names").iter().map(|name| name.as_str().expect("a name")).collect();
+    let rows: Vec<_> = logged["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| {
+            let values: Vec<_> =
+                row.as_array().expect("numbers").iter().map(|value| format!("CAST({value} AS DOUBLE)")).collect();
+            format!("({})", values.join(", "))
+        })
+        .collect();
+    let data = format!(
+        "CREATE TABLE t ({}) AS VALUES {}",
+        columns.iter().map(|name| format!("{name} DOUBLE")).collect::<Vec<_>>().join(", "),
+        rows.join(", ")
+    );
     let cache = tempfile::tempdir().expect("a folder");
     let local = |i: usize| logged["folders"][i].as_str().expect("a folder").to_owned();
     let by_position = columns.join(", ");

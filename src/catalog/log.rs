@@ -206,6 +206,10 @@ impl Log {
         self.put(&self.checkpoint_path("latest"), &Latest { format: FORMAT, sequence }).await?;
         replayed.archived = Some(history);
         replayed.recent.clear();
+        // The one before stays for who has just read where the newest is.
+        if let Some(old) = sequence.checked_sub(2 * CHECKPOINT_EVERY).filter(|old| *old > 0) {
+            let _ = self.store.delete(&self.checkpoint_path(&number(old))).await; // it takes room, nothing else
+        }
         Ok(())
     }
 

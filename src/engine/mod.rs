@@ -25,6 +25,11 @@ pub trait Engine: Debug + Send + Sync {
     /// The name that EXPLAIN shows, and by which `predict.engine` chooses it.
     fn name(&self) -> &str;
 
+    /// The kinds of devices that it could run a model on here, as the option `device` names them, without numbers.
+    fn devices(&self) -> Vec<&'static str> {
+        vec!["cpu"]
+    }
+
     /// Prepares `model` for runs that give `request.outputs`. The first engine of a session that can, runs it.
     ///
     /// # Errors

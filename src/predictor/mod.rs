@@ -102,6 +102,12 @@ impl Predictor {
         &self.engine
     }
 
+    /// The kinds of devices that its engine could use here.
+    pub(crate) fn devices(&self) -> Vec<&'static str> {
+        let engine = self.engines.iter().find(|engine| engine.name() == self.engine);
+        engine.map(|engine| engine.devices()).unwrap_or_default()
+    }
+
     /// Why engines that would have been preferred do not run the model.
     pub fn refusals(&self) -> &[String] {
         &self.refusals

@@ -157,8 +157,7 @@ impl Download<'_> {
             let limit = ByteSize(limit);
             error!(
                 Unreadable,
-                "'{}' has {found} bytes, more than the {limit} that predict.download_limit allows",
-                self.uri
+                "'{}' has {found} bytes, more than the {limit} that predict.download_limit allows", self.uri
             )
         };
         if let Some(size) = size.filter(|size| *size > limit) {

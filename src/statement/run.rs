@@ -73,7 +73,7 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         PredictStatement::ShowVersions { name } => {
             catalog.refresh().await?;
             let snapshot = catalog.snapshot();
-            context.read_batch(tables::versions(tables::of_model(snapshot.model(&name)?), &runtime)?)
+            context.read_batch(show::versions(snapshot.model(&name)?, &runtime)?)
         }
         PredictStatement::DescribeModel { name } => {
             catalog.refresh().await?;

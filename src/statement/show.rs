@@ -6,7 +6,8 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::ScoringModel;
 
-use crate::catalog::{CatalogSnapshot, ModelVersion, TensorNote};
+use super::tables;
+use crate::catalog::{CatalogSnapshot, ModelEntry, ModelVersion, TensorNote};
 use crate::error::Result;
 use crate::predictor::Predictor;
 use crate::runtime::PredictRuntime;
@@ -39,6 +40,14 @@ pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
         ("device", known(|predictor| predictor.device())),
         ("uri", each(|model| model.record.uri.clone())),
     ])?)
+}
+
+/// One row for each version of `model`; `predict.versions` has more of them.
+pub(super) fn versions(model: &Arc<ModelEntry>, runtime: &PredictRuntime) -> DFResult<RecordBatch> {
+    let all = tables::versions(tables::of_model(model), runtime)?;
+    let columns = ["version", "aliases", "created_at", "created_by", "comment", "tags", "uri"];
+    let places = columns.iter().map(|name| all.schema().index_of(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.project(&places)?)
 }
 
 /// One row for each thing to know of a version, as the engine that the session chose runs it; if that can't, why.
@@ -131,6 +140,7 @@ pub(super) fn model(
     } else {
         row("call", "engine", predictor.engine().to_owned());
         row("call", "device", predictor.device());
+        row("call", "known devices", predictor.devices().join(", "));
         for refusal in predictor.refusals() {
             row("call", "not run by", refusal.clone());
         }

@@ -78,7 +78,7 @@ impl Kind {
     ) -> Result<RecordBatch> {
         match self {
             Self::Models => models(snapshot),
-            Self::Versions => versions(snapshot.models().flat_map(|model| of_model(model)), runtime),
+            Self::Versions => versions(snapshot.models().flat_map(of_model), runtime),
             Self::Features => features(snapshot),
             Self::History => history_rows(&history),
         }

@@ -36,6 +36,13 @@ impl Engine for OrtEngine {
         "onnxruntime"
     }
 
+    fn devices(&self) -> Vec<&'static str> {
+        match library::environment(self.library.as_deref()) {
+            Ok(_) => provider::available(),
+            Err(_) => vec![], // without its library it runs nowhere
+        }
+    }
+
     fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded> {
         let environment = library::environment(self.library.as_deref())?;
         let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());

@@ -1,6 +1,6 @@
 //! Devices as ONNX Runtime's execution providers.
 
-use ort::ep::{self, ExecutionProviderDispatch};
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 
 use crate::engine::Device;
 
@@ -16,6 +16,23 @@ pub(super) fn provider(device: Device) -> Option<ExecutionProviderDispatch> {
         Device::WebGpu => ep::WebGPU::default().build(),
     };
     Some(provider.error_on_failure())
+}
+
+/// The kinds of devices that the loaded library was built for.
+pub(super) fn available() -> Vec<&'static str> {
+    fn is_there<Provider: ExecutionProvider>() -> bool {
+        Provider::is_available().unwrap_or(false)
+    }
+    let providers = [
+        ("cpu", true),
+        ("cuda", is_there::<ep::CUDA>()),
+        ("tensorrt", is_there::<ep::TensorRT>()),
+        ("openvino", is_there::<ep::OpenVINO>()),
+        ("coreml", is_there::<ep::CoreML>()),
+        ("directml", is_there::<ep::DirectML>()),
+        ("webgpu", is_there::<ep::WebGPU>()),
+    ];
+    providers.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
 /// What `auto` tries before the CPU.
