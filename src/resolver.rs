@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::{ModelResolver, Resolved, ScoringModel};
 
-use crate::catalog::{CatalogSnapshot, ModelReference, VersionReference};
+use crate::catalog::{CatalogSnapshot, ModelReference};
 use crate::runtime::PredictRuntime;
 
 /// Resolves names from the catalog's last snapshot, or from the one that a query is pinned to.
@@ -25,21 +25,17 @@ impl CatalogResolver {
 impl ModelResolver for CatalogResolver {
     fn resolve(&self, name: &str) -> DFResult<Resolved> {
         let snapshot = self.pinned.clone().unwrap_or_else(|| self.runtime.catalog().snapshot());
-        let reference: ModelReference = name.parse()?;
-        let model = snapshot.model(&reference.name)?;
         let load = |version| -> DFResult<Arc<dyn ScoringModel>> { Ok(self.runtime.loader().load_blocking(version)?) };
-        if let (VersionReference::Current, Some(traffic)) = (&reference.version, &model.traffic) {
-            let shares = traffic.shares.iter().filter(|(_, share)| *share > 0).map(|(number, share)| {
-                let version = snapshot.version(&reference.name, &VersionReference::Number(*number))?;
-                Ok((load(version)?, *share))
-            });
-            return Ok(Resolved::Split {
-                name: model.name.clone(),
-                shares: shares.collect::<DFResult<_>>()?,
-                by: traffic.by.clone(),
-            });
+        let called = snapshot.called(name)?;
+        if let [(only, _)] = called.as_slice() {
+            return load(only).map(Resolved::Model);
         }
-        load(snapshot.version(&reference.name, &reference.version)?).map(Resolved::Model)
+        let model = snapshot.model(&name.parse::<ModelReference>()?.name)?;
+        Ok(Resolved::Split {
+            name: model.name.clone(),
+            by: model.traffic.as_ref().and_then(|traffic| traffic.by.clone()),
+            shares: called.into_iter().map(|(version, share)| Ok((load(version)?, share))).collect::<DFResult<_>>()?,
+        })
     }
 
     fn pin(&self) -> Arc<dyn ModelResolver> {

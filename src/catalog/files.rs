@@ -38,7 +38,14 @@ impl ModelFiles {
 }
 
 /// Copies `files` into `folder`, unless they are there. What changes meanwhile never arrives under the hash that it had.
-pub(super) async fn publish(store: &dyn ObjectStore, folder: &Path, files: &ModelFiles) -> Result<()> {
+///
+/// `local` is the store's folder, if it is one of this machine.
+pub(super) async fn publish(
+    store: &dyn ObjectStore,
+    folder: &Path,
+    files: &ModelFiles,
+    local: Option<&std::path::Path>,
+) -> Result<()> {
     let mut hash = Sha256::new();
     let mut uploads = vec![];
     for (i, (name, path)) in files.each().enumerate() {
@@ -73,6 +80,11 @@ pub(super) async fn publish(store: &dyn ObjectStore, folder: &Path, files: &Mode
             Upload::Parts(mut upload) => upload.complete().await,
         };
         done.map_err(|cause| unwritable(&target, cause))?;
+        if let Some(local) = local {
+            // A commit that outlasts the machine's failure must not name what does not.
+            let path = local.join(target.as_ref());
+            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|cause| unreadable(&path, cause))?;
+        }
     }
     Ok(())
 }

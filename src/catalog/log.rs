@@ -4,6 +4,7 @@
 //! no other promise of the store than that of two creations of one name only one succeeds. Checkpoints of the state make
 //! opening fast; without them, all commits are read.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const ATTEMPTS: u32 = 10_000;
 pub(super) struct Log {
     pub store: Arc<dyn ObjectStore>,
     pub root: Path,
+    /// Where the store is a folder of this machine.
+    pub folder: Option<PathBuf>,
     /// The catalog's URI, for errors.
     pub name: String,
     /// Who writes: `user@host`.
@@ -252,6 +255,14 @@ impl Log {
     async fn create(&self, path: &Path, content: &impl Serialize) -> Result<bool> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let bytes = serde_json::to_vec(content).map_err(encoding)?;
+        if let Some(folder) = &self.folder {
+            let file = folder.join(path.as_ref());
+            let created = SpawnedTask::spawn_blocking(move || create_durably(&file, &bytes)).join().await;
+            return created
+                .map_err(std::io::Error::from)
+                .and_then(|created| created)
+                .map_err(|cause| error!(Unreadable, "{} can't be written", self.place(path)).with_source(cause));
+        }
         match self.store.put_opts(path, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
@@ -268,6 +279,29 @@ impl Log {
     fn failed(&self, what: &str, path: &Path, cause: object_store::Error) -> Error {
         error!(Unreadable, "{} can't be {what}", self.place(path)).with_source(cause)
     }
+}
+
+/// Creates `file`, unless it is there, so that it outlasts the machine's failure; whether it was created.
+///
+/// The store of local files would leave that to the system, which may keep the name and lose the content.
+fn create_durably(file: &std::path::Path, bytes: &[u8]) -> std::io::Result<bool> {
+    let folder = file.parent().unwrap_or(std::path::Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut fresh = tempfile::Builder::new();
+    #[cfg(unix)]
+    fresh.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the user's mask takes
+    let mut fresh = fresh.tempfile_in(folder)?;
+    std::io::Write::write_all(&mut fresh, bytes)?;
+    fresh.as_file().sync_all()?;
+    match fresh.persist_noclobber(file) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error.error),
+    }
+    if cfg!(unix) {
+        std::fs::File::open(folder)?.sync_all()?; // the name, too
+    }
+    Ok(true)
 }
 
 fn encoding(cause: serde_json::Error) -> Error {

@@ -26,8 +26,6 @@ pub struct ObjectStoreCatalog {
 #[derive(Debug)]
 struct Inner {
     log: Log,
-    /// Where the store is a folder of this machine.
-    folder: Option<PathBuf>,
     /// Whether it lasts as long as the process: nobody else writes, and files stay where they are.
     in_memory: bool,
     /// What planning sees.
@@ -82,8 +80,7 @@ impl ObjectStoreCatalog {
 
     fn new(store: Arc<dyn ObjectStore>, root: Path, name: String, folder: Option<PathBuf>, in_memory: bool) -> Self {
         let inner = Inner {
-            log: Log { store, root, name, author: author() },
-            folder,
+            log: Log { store, root, folder, name, author: author() },
             in_memory,
             snapshot: RwLock::default(),
             replayed: tokio::sync::Mutex::default(),
@@ -162,14 +159,14 @@ impl ModelCatalog for ObjectStoreCatalog {
         let (inner, files) = (self.inner.clone(), files.clone());
         background::run(async move {
             let folder = inner.files(&files.sha256);
-            files::publish(inner.log.store.as_ref(), &folder, &files).await
+            files::publish(inner.log.store.as_ref(), &folder, &files, inner.log.folder.as_deref()).await
         })
         .await
     }
 
     async fn fetch(&self, record: &VersionRecord, cache: &DiskCache) -> Result<PathBuf> {
         let name = format!("models/{}", record.sha256);
-        if let Some(folder) = &self.inner.folder {
+        if let Some(folder) = &self.inner.log.folder {
             return Ok(folder.join(&name).join(files::MAIN));
         }
         let (inner, record, cache) = (self.inner.clone(), record.clone(), cache.clone());

@@ -70,6 +70,23 @@ impl CatalogSnapshot {
         model.versions.get(&number).ok_or_else(missing)
     }
 
+    /// The versions that calls of `reference` go to, with their shares: several if the bare name's traffic is split.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn called(&self, reference: &str) -> Result<Vec<(&Arc<ModelVersion>, u32)>> {
+        let ModelReference { name, version } = reference.parse()?;
+        let traffic = match version {
+            VersionReference::Current => self.model(&name)?.traffic.as_ref(),
+            _ => None,
+        };
+        let Some(traffic) = traffic else {
+            return Ok(vec![(self.version(&name, &version)?, 1)]);
+        };
+        let shares = traffic.shares.iter().filter(|(_, share)| *share > 0);
+        shares.map(|(number, share)| Ok((self.version(&name, &VersionReference::Number(*number))?, *share))).collect()
+    }
+
     /// The error for a name that is not here.
     pub(crate) fn unknown(&self, name: &str) -> crate::Error {
         let near = datafusion_predict_udfs::nearest(name, self.models().map(|model| model.name.as_str()));

@@ -13,8 +13,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
-use super::{hints, show, tables};
-use crate::catalog::{Change, ModelReference};
+use super::{hints, show};
+use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
@@ -151,9 +151,14 @@ fn references(statement: &Statement) -> References {
     let any = ["predict", "ml_compare"].iter().any(|word| lower.contains(word));
     let mut models = vec![];
     if any && let Ok(tokens) = Tokenizer::new(&GenericDialect {}, &text).tokenize() {
-        // A string that follows `predict(`, `model =>` and their kin; what is no name is no model.
-        models.extend(tokens.into_iter().filter_map(|token| match token {
-            Token::SingleQuotedString(text) if text.parse::<ModelReference>().is_ok() => Some(text),
+        let tokens: Vec<_> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+        // The string in `predict('m', …)` and in `model => 'm'`.
+        models.extend(tokens.windows(3).filter_map(|tokens| match tokens {
+            [_, Token::RArrow, Token::SingleQuotedString(name)] => Some(name.clone()),
+            [Token::Word(function), Token::LParen, Token::SingleQuotedString(name)] => {
+                let ours = ["predict", "try_predict"].iter().any(|known| function.value.eq_ignore_ascii_case(known));
+                ours.then(|| name.clone())
+            }
             _ => None,
         }));
         models.sort();
@@ -166,9 +171,11 @@ fn references(statement: &Statement) -> References {
 async fn prefetch(runtime: &PredictRuntime, models: &[String]) {
     let snapshot = runtime.catalog().snapshot();
     for name in models {
-        let Ok(version) = snapshot.lookup(name) else { continue };
-        if let Err(error) = runtime.loader().load(version).await {
-            log::debug!("model '{}' is not loaded yet: {error}", version.label());
+        let Ok(called) = snapshot.called(name) else { continue };
+        for (version, _) in called {
+            if let Err(error) = runtime.loader().load(version).await {
+                log::debug!("model '{}' is not loaded yet: {error}", version.label());
+            }
         }
     }
 }
