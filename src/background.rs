@@ -1,36 +1,64 @@
 //! A small runtime of our own for what waits for a network.
 //!
 //! Planning is synchronous, and may need a model that is not loaded yet: a thread of the caller's runtime then waits,
-//! which must not be the one that the answer needs. Connections outlive the runtime of a single query, too.
+//! which must not be the one that the answer needs. So what others may wait for (a lock, a cell that is being filled) is
+//! only ever held by tasks of this runtime. Connections outlive the runtime of a single query, too.
 
 use std::future::Future;
 use std::sync::OnceLock;
 
+use datafusion::common::runtime::SpawnedTask;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::error::{Result, error};
+use crate::error::{Error, Result, error};
 
 fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let runtime = RUNTIME
-        .get_or_init(|| Builder::new_multi_thread().worker_threads(1).thread_name("predict-io").enable_all().build());
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).thread_name("predict-io").enable_all().build());
     match runtime {
         Ok(runtime) => Ok(runtime.handle()),
-        Err(cause) => Err(error!(EngineFailed, "no thread to load models with: {cause}")),
+        Err(cause) => Err(error!(EngineFailed, "no threads to reach models with: {cause}")),
     }
 }
 
-/// Runs `work` there.
+/// Runs `work` there; it ends early if nobody waits for it any more.
 pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match handle()?.spawn(work).await {
-        Ok(result) => result,
-        Err(cause) => Err(error!(EngineFailed, "loading a model failed").with_source(cause)),
+    struct AbortOnDrop(AbortHandle);
+
+    impl Drop for AbortOnDrop {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
     }
+
+    let task = handle()?.spawn(work);
+    let _guard = AbortOnDrop(task.abort_handle());
+    join(task).await
 }
 
-/// Runs `work` there, and waits for it on this thread.
+/// Runs `work` there, to its end, even if nobody waits for it any more: others may.
+pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    join(handle()?.spawn(work)).await
+}
+
+/// As [`finish`], and waits for it on this thread.
 pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     handle()?.spawn(async move { sender.send(work.await) });
-    receiver.recv().unwrap_or_else(|_| Err(error!(EngineFailed, "loading a model failed")))
+    receiver.recv().unwrap_or_else(|cause| Err(failed(cause)))
+}
+
+/// Runs what computes, or waits for a disk, on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    SpawnedTask::spawn_blocking(work).join().await.unwrap_or_else(|cause| Err(failed(cause)))
+}
+
+async fn join<T>(task: JoinHandle<Result<T>>) -> Result<T> {
+    task.await.unwrap_or_else(|cause| Err(failed(cause)))
+}
+
+fn failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    error!(EngineFailed, "a task in the background has failed").with_source(cause)
 }

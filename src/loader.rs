@@ -2,28 +2,29 @@
 //! they take more memory than they may.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::OnceCell;
 
 use crate::background;
 use crate::catalog::{ModelCatalog, ModelVersion};
 use crate::config::PredictConfig;
 use crate::engine::{CoreBudget, Engine};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::predictor::{Predictor, PredictorSource};
 use crate::source;
 use crate::storage::{DiskCache, StorageOptions};
 
 /// What a process has loaded.
-#[derive(Debug)]
 pub(crate) struct ModelLoader {
     catalog: Arc<dyn ModelCatalog>,
     engines: Arc<[Arc<dyn Engine>]>,
     cores: Arc<CoreBudget>,
+    /// The folder of the cache, if one was named.
+    pub cache_folder: Option<PathBuf>,
     limits: Limits,
     loaded: Mutex<Loaded>,
 }
@@ -40,6 +41,8 @@ struct Limits {
 struct Loaded {
     /// By model and version, whose content never changes.
     slots: HashMap<(String, u64), Slot>,
+    /// Where versions came from whose files the catalog does not hold, with what the catalog does not keep: credentials.
+    sources: HashMap<(String, u64), (String, StorageOptions)>,
     /// Models by their hashes: versions that are the same file share its weights.
     models: HashMap<String, Weak<Model>>,
     /// Counts uses, to know which is the least recent.
@@ -56,7 +59,7 @@ struct Slot {
 impl ModelLoader {
     pub(crate) fn new(catalog: Arc<dyn ModelCatalog>, engines: Arc<[Arc<dyn Engine>]>, cores: Arc<CoreBudget>) -> Self {
         let limits = Limits { model_memory: AtomicU64::new(0), cache: AtomicU64::new(0), download: AtomicU64::new(0) };
-        let loader = Self { catalog, engines, cores, limits, loaded: Mutex::default() };
+        let loader = Self { catalog, engines, cores, cache_folder: None, limits, loaded: Mutex::default() };
         loader.limit(&PredictConfig::default());
         loader
     }
@@ -70,7 +73,8 @@ impl ModelLoader {
 
     /// Where what is fetched from afar is kept.
     pub(crate) fn cache(&self) -> DiskCache {
-        DiskCache::new(self.limits.cache.load(Ordering::Relaxed), self.limits.download.load(Ordering::Relaxed))
+        let folder = self.cache_folder.clone();
+        DiskCache::new(folder, self.limits.cache.load(Ordering::Relaxed), self.limits.download.load(Ordering::Relaxed))
     }
 
     pub(crate) fn engines(&self) -> &Arc<[Arc<dyn Engine>]> {
@@ -108,12 +112,15 @@ impl ModelLoader {
         if let Some(predictor) = self.get(version) {
             return Ok(predictor);
         }
-        let cell = self.loaded().slots.entry(key(version)).or_default().predictor.clone();
-        let (this, wanted) = (self.clone(), version.clone());
-        let load = || background::run(async move { this.load_now(wanted).await });
-        let predictor = cell.get_or_try_init(load).await?.clone();
-        self.evict(version);
-        Ok(predictor)
+        let (this, version) = (self.clone(), version.clone());
+        // The cell is waited for by threads, too: who fills it must not depend on them.
+        background::finish(async move {
+            let cell = this.loaded().slots.entry(key(&version)).or_default().predictor.clone();
+            let predictor = cell.get_or_try_init(|| this.clone().load_now(version.clone())).await?.clone();
+            this.evict(&version);
+            Ok(predictor)
+        })
+        .await
     }
 
     /// As [`load`](Self::load), on this thread, which waits.
@@ -138,6 +145,11 @@ impl ModelLoader {
         self.evict(version);
     }
 
+    /// Remembers where `version` came from, if its files are not in the catalog.
+    pub(crate) fn remember(&self, version: &ModelVersion, uri: &str, storage: &StorageOptions) {
+        self.loaded().sources.insert(key(version), (uri.to_owned(), storage.clone()));
+    }
+
     async fn load_now(self: Arc<Self>, version: Arc<ModelVersion>) -> Result<Arc<Predictor>> {
         let label = version.label();
         let named = |error: crate::Error| error.of_model(&label);
@@ -145,18 +157,15 @@ impl ModelLoader {
         let shared = self.loaded().models.get(&record.sha256).and_then(Weak::upgrade);
         let model = match shared {
             Some(model) => model,
-            None => {
-                let cache = self.cache();
-                let path = match record.copied {
-                    true => self.catalog.fetch(record, &cache).await,
-                    false => source::fetch(&record.uri, &StorageOptions::default(), &cache).await.map(|it| it.path),
-                };
-                let (path, uri) = (path.map_err(named)?, record.uri.clone());
-                let read = SpawnedTask::spawn_blocking(move || Model::read_file(&uri, &path)).join().await;
-                read.map_err(|cause| error!(EngineFailed, "loading it failed").with_source(cause))
-                    .and_then(|read| read)
-                    .map_err(named)?
-            }
+            None => match self.read(&version).await {
+                Ok(model) if model.sha256() == record.sha256 => model,
+                // What was in the cache may be gone, or damaged.
+                Ok(_) | Err(_) if record.copied => {
+                    self.catalog.forget(record, &self.cache());
+                    self.read(&version).await.map_err(named)?
+                }
+                read => read.map_err(named)?,
+            },
         };
         if model.sha256() != record.sha256 {
             bail!(
@@ -169,15 +178,28 @@ impl ModelLoader {
         }
         self.loaded().models.insert(record.sha256.clone(), Arc::downgrade(&model));
         let source = PredictorSource {
-            label: label.clone(),
+            label,
             model,
             features: record.features.clone(),
             options: record.options.clone(),
             engine: PredictConfig::AUTO.to_owned(),
         };
         let (engines, cores) = (self.engines.clone(), self.cores.clone());
-        let loaded = SpawnedTask::spawn_blocking(move || Predictor::load(source, &engines, &cores)).join().await;
-        loaded.map_err(|cause| error!(EngineFailed, "model '{label}': loading it failed").with_source(cause))?
+        background::blocking(move || Predictor::load(source, &engines, &cores)).await
+    }
+
+    async fn read(&self, version: &ModelVersion) -> Result<Arc<Model>> {
+        let (record, cache) = (&version.record, self.cache());
+        let path = match record.copied {
+            true => self.catalog.fetch(record, &cache).await?,
+            false => {
+                let source = self.loaded().sources.get(&key(version)).cloned();
+                let (uri, storage) = source.unwrap_or_else(|| (record.uri.clone(), StorageOptions::default()));
+                source::fetch(&uri, &storage, &cache).await?.path
+            }
+        };
+        let uri = record.uri.clone();
+        background::blocking(move || Model::read_file(&uri, &path)).await
     }
 
     /// Unloads the least recently used while all take more than the limit; never `newest`, nor what could not be loaded
@@ -186,6 +208,7 @@ impl ModelLoader {
         let limit = self.limits.model_memory.load(Ordering::Relaxed);
         let snapshot = self.catalog.snapshot();
         let mut loaded = self.loaded();
+        let loaded = &mut *loaded;
         loaded.models.retain(|_, model| model.strong_count() > 0);
         // What was dropped is not called any more.
         let is_there =
@@ -195,22 +218,33 @@ impl ModelLoader {
         if limit == 0 {
             return;
         }
-        let mut slots: Vec<_> = loaded
-            .slots
-            .iter()
-            .filter_map(|(key, slot)| Some((slot.used, key.clone(), slot.predictor.get()?.clone())))
-            .collect();
-        slots.sort_by_key(|(used, ..)| *used);
-        let mut total: u64 = slots.iter().map(|(_, _, predictor)| predictor.memory()).sum();
-        for (_, key, predictor) in slots {
-            if total <= limit {
-                break;
+        loop {
+            let there = loaded.slots.iter().filter_map(|(key, slot)| Some((slot.used, key, slot.predictor.get()?)));
+            let there: Vec<_> = there.collect();
+            // Versions of the same content share its weights.
+            let models: HashMap<_, _> =
+                there.iter().map(|(.., it)| (Arc::as_ptr(it.model()), it.model().size())).collect();
+            let compiled: u64 = there.iter().map(|(.., predictor)| predictor.compiled_size()).sum();
+            if models.values().sum::<u64>() + compiled <= limit {
+                return;
             }
-            if key != newest && predictor.model().has_file() {
-                loaded.slots.remove(&key);
-                total -= predictor.memory();
-            }
+            let may_go = |key: &(String, u64), predictor: &Predictor| {
+                let uri_is_whole = !source::is_redacted(predictor.model().uri());
+                let again = predictor.model().has_file() && (uri_is_whole || loaded.sources.contains_key(key));
+                *key != newest && again
+            };
+            let oldest =
+                there.iter().filter(|(_, key, predictor)| may_go(key, predictor)).min_by_key(|(used, ..)| *used);
+            let Some(oldest) = oldest.map(|(_, key, _)| (*key).clone()) else { return };
+            loaded.slots.remove(&oldest);
         }
+    }
+}
+
+/// Without what it holds, which is long, and may be secret.
+impl std::fmt::Debug for ModelLoader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelLoader").field("catalog", &self.catalog).finish_non_exhaustive()
     }
 }
 

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::common::runtime::SpawnedTask;
-
 use crate::background;
 use crate::catalog::{
     Change, Committed, Interface, ModelCatalog, ModelVersion, ObjectStoreCatalog, VersionRecord, VersionReference,
 };
 use crate::engine::ort::OrtEngine;
 use crate::engine::{CoreBudget, Engine, NativeEngine};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::loader::ModelLoader;
 use crate::model::{Model, ModelOptions};
 use crate::predictor::{Predictor, PredictorSource};
@@ -40,25 +38,39 @@ impl PredictRuntime {
         let cores = Arc::new(CoreBudget::default());
         let engines: [Arc<dyn Engine>; 2] =
             [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
-        Self::of(Arc::new(ObjectStoreCatalog::in_memory()), Arc::new(engines), cores)
+        Self::of(Arc::new(ObjectStoreCatalog::in_memory()), Arc::new(engines), cores, None)
     }
 
-    fn of(catalog: Arc<dyn ModelCatalog>, engines: Arc<[Arc<dyn Engine>]>, cores: Arc<CoreBudget>) -> Self {
-        let loader = Arc::new(ModelLoader::new(catalog.clone(), engines, cores));
-        Self { catalog, loader }
+    fn of(
+        catalog: Arc<dyn ModelCatalog>,
+        engines: Arc<[Arc<dyn Engine>]>,
+        cores: Arc<CoreBudget>,
+        cache_folder: Option<PathBuf>,
+    ) -> Self {
+        let mut loader = ModelLoader::new(catalog.clone(), engines, cores);
+        loader.cache_folder = cache_folder;
+        Self { catalog, loader: Arc::new(loader) }
     }
 
     /// Keeps the models in `catalog`.
     #[must_use]
     pub fn with_catalog(self, catalog: Arc<dyn ModelCatalog>) -> Self {
-        Self::of(catalog, self.loader.engines().clone(), self.loader.cores().clone())
+        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
+        Self::of(catalog, engines, cores, self.loader.cache_folder.clone())
+    }
+
+    /// Keeps what is fetched from afar in `folder`, instead of the user's cache folder.
+    #[must_use]
+    pub fn with_cache_folder(self, folder: PathBuf) -> Self {
+        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
+        Self::of(self.catalog, engines, cores, Some(folder))
     }
 
     /// Prefers `engine` for the models that it accepts.
     #[must_use]
     pub fn with_engine(self, engine: Arc<dyn Engine>) -> Self {
         let engines = std::iter::once(engine).chain(self.loader.engines().iter().cloned()).collect();
-        Self::of(self.catalog, engines, self.loader.cores().clone())
+        Self::of(self.catalog, engines, self.loader.cores().clone(), self.loader.cache_folder.clone())
     }
 
     /// Where the models are kept.
@@ -110,10 +122,11 @@ impl PredictRuntime {
             }
             bail!(ModelExists, "model '{name}' exists already: CREATE OR REPLACE MODEL makes a new version");
         }
-        if create.options.copy == Some(false) && self.catalog.keeps_files() && source::holds_secrets(&create.uri) {
+        let secrets = source::holds_secrets(&create.uri) || !create.options.storage.is_empty();
+        if create.options.copy == Some(false) && self.catalog.keeps_files() && secrets {
             bail!(
                 InvalidOption,
-                "model '{name}': its URI holds credentials or a query, which the catalog does not keep: without them, or with its files copied (option 'copy'), it could be read again"
+                "model '{name}' can't be referred to (option 'copy'): its URI or options hold what may be secret, which the catalog does not keep, and others would need"
             );
         }
         let (model, features) = self.read(name, &create.uri, create.features.clone(), &create.options.storage).await?;
@@ -148,8 +161,7 @@ impl PredictRuntime {
         let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.loader.cache());
         let read = background::run(async move {
             let Fetched { uri, path, features } = source::fetch(&uri, &storage, &cache).await?;
-            let read = SpawnedTask::spawn_blocking(move || Model::read_file(&uri, &path)).join().await;
-            let model = read.map_err(|cause| error!(EngineFailed, "loading it failed").with_source(cause))??;
+            let model = background::blocking(move || Model::read_file(&uri, &path)).await?;
             Ok((model, features))
         });
         let (model, described) = read.await.map_err(|error| error.of_model(label))?;
@@ -172,10 +184,7 @@ impl PredictRuntime {
     ) -> Result<Arc<Predictor>> {
         let source = PredictorSource { label: label.to_owned(), model, features, options, engine: engine.to_owned() };
         let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
-        match SpawnedTask::spawn_blocking(move || Predictor::load(source, &engines, &cores)).join().await {
-            Ok(loaded) => loaded,
-            Err(cause) => Err(error!(EngineFailed, "model '{label}': loading it failed").with_source(cause)),
-        }
+        background::blocking(move || Predictor::load(source, &engines, &cores)).await
     }
 
     /// Copies the files, where they are to be kept; then the version is there, and not before.
@@ -228,6 +237,9 @@ impl PredictRuntime {
             bail!(InvalidCatalog, "model '{name}': the catalog does not say which version it made");
         };
         let version = snapshot.version(name, &VersionReference::Number(number))?.clone();
+        if !copied {
+            self.loader.remember(&version, &create.uri, &create.options.storage);
+        }
         if let Some(predictor) = predictor {
             self.loader.insert(&version, Arc::new(predictor.labelled(version.label())));
         }

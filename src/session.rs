@@ -77,6 +77,11 @@ fn add_tables(builder: &mut SessionStateBuilder, runtime: &Arc<PredictRuntime>) 
     });
     if let Some(catalog) = catalog {
         *builder.config() = Some(config.with_create_default_catalog_and_schema(false));
+        let taken = catalog.schema(CatalogSchema::NAME);
+        if taken.is_some_and(|schema| !(schema.as_ref() as &dyn std::any::Any).is::<CatalogSchema>()) {
+            log::warn!("the tables of models are not there: the schema '{}' is in use", CatalogSchema::NAME);
+            return;
+        }
         if let Err(error) = catalog.register_schema(CatalogSchema::NAME, Arc::new(CatalogSchema::new(runtime.clone())))
         {
             log::warn!("there are no tables of models: {error}");

@@ -113,10 +113,10 @@ fn record(sha256: &str) -> Box<VersionRecord> {
     })
 }
 
-fn create(model: &str, sha256: &str) -> Change {
+fn create(model: &str) -> Change {
     Change::Create {
         model: model.into(),
-        record: record(sha256),
+        record: record(&"0".repeat(64)),
         interface: Box::new(Interface::default()),
         replace: true,
         activate: true,
@@ -128,10 +128,15 @@ async fn open(store: &Arc<CountingStore>) -> Result<ObjectStoreCatalog, Error> {
     ObjectStoreCatalog::open_in(store.clone(), StorePath::from("some/where"), "test").await
 }
 
-async fn session(catalog: ObjectStoreCatalog) -> (Arc<PredictRuntime>, SessionContext) {
-    let runtime = Arc::new(PredictRuntime::default().with_catalog(Arc::new(catalog)));
+/// A session of a process of its own, as far as models are concerned.
+fn session(catalog: ObjectStoreCatalog) -> SessionContext {
+    with_cache(catalog, &std::env::temp_dir().join("not-used"))
+}
+
+fn with_cache(catalog: ObjectStoreCatalog, cache: &Path) -> SessionContext {
+    let runtime = PredictRuntime::default().with_catalog(Arc::new(catalog)).with_cache_folder(cache.to_owned());
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
-    (runtime.clone(), context.with_predict(runtime))
+    context.with_predict(Arc::new(runtime))
 }
 
 async fn number(context: &SessionContext, sql: &str) -> Result<f64, Error> {
@@ -147,10 +152,11 @@ async fn a_query_asks_the_store_once_and_lists_nothing() {
     let store = Arc::new(CountingStore::default());
     let catalog = open(&store).await.expect("an empty catalog");
     for i in 0..200 {
-        catalog.commit(create(["a", "b"][i % 2], "00")).await.expect("a version");
+        catalog.commit(create(["a", "b"][i % 2])).await.expect("a version");
     }
     store.take();
-    let (_, context) = session(open(&store).await.expect("it opens")).await;
+    let cache = tempfile::tempdir().expect("a folder");
+    let context = with_cache(open(&store).await.expect("it opens"), cache.path());
     // The marker, where the checkpoint is, the checkpoint, and 200 - 192 commits with those that are not there.
     let (requests, listings) = store.take();
     assert!(requests <= 3 + 1 + 16, "{requests}");
@@ -182,8 +188,8 @@ async fn a_query_asks_the_store_once_and_lists_nothing() {
 async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
     let folder = tempfile::tempdir().expect("a folder");
     let uri = folder.path().to_str().expect("a path");
-    let (_, writer) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
-    let (_, reader) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    let writer = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+    let reader = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
     let create = "CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx'";
     writer.predict_sql(create).await.expect("a model");
     // The names that a view calls may be new to the process that uses it.
@@ -195,18 +201,24 @@ async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
         number(&reader, "SELECT CAST(count(engine) AS DOUBLE) FROM predict.versions").await.expect("a count"),
         1.0
     );
-    let prepared = "PREPARE p AS SELECT CAST(count(*) AS DOUBLE) FROM predict.versions";
-    reader.predict_sql(prepared).await.expect("a statement");
+    // A prepared statement, and a view of the catalog's tables.
+    reader.predict_sql("CREATE VIEW w AS SELECT CAST(count(*) AS DOUBLE) FROM predict.versions").await.expect("a view");
     writer.predict_sql("ROLLBACK MODEL m").await.expect("rolled back");
     assert_eq!(number(&reader, "SELECT predict('m', 1.5)").await.expect("a number"), 3.0);
+    reader.predict_sql("PREPARE p AS SELECT predict('m', CAST(1.5 AS DOUBLE))").await.expect("a statement");
+    assert_eq!(number(&reader, "EXECUTE p").await.expect("a number"), 3.0);
+    let logistic = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/scalar_double.onnx' OPTIONS (on_null 'error')";
+    writer.predict_sql(logistic).await.expect("a version");
+    let error = number(&reader, "EXECUTE p").await.map(|_| ());
+    assert!(error.is_ok(), "{error:?}");
+    assert_eq!(number(&reader, "SELECT * FROM w").await.expect("a count"), 3.0);
 }
 
 /// Over the limit, the least recently used models are unloaded; they come back when they are called.
 #[tokio::test(flavor = "multi_thread")]
 async fn models_are_unloaded_over_the_limit() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (_, context) =
-        session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog")).await;
+    let context = session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog"));
     for name in ["a", "b", "c"] {
         let sql = format!("CREATE MODEL {name} FROM 'tests/models/sklearn/diabetes_forest.onnx'");
         context.predict_sql(&sql).await.expect("a model");
@@ -242,7 +254,7 @@ async fn models_are_unloaded_over_the_limit() {
 async fn a_result_belongs_to_one_version_while_the_name_moves() {
     let folder = tempfile::tempdir().expect("a folder");
     let uri = folder.path().to_str().expect("a path");
-    let (_, writer) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    let writer = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
     for model in ["sklearn/iris_logistic", "boosters/lightgbm_iris"] {
         let sql = format!("CREATE OR REPLACE MODEL m FROM 'tests/models/{model}.onnx' OPTIONS (class '0')");
         writer.predict_sql(&sql).await.expect("a version");
@@ -250,12 +262,19 @@ async fn a_result_belongs_to_one_version_while_the_name_moves() {
     let moving = Arc::new(AtomicBool::new(true));
     let seen = Arc::new(Mutex::new([0usize; 2]));
     let mut readers = vec![];
-    for plain in [false, false, true] {
-        let (_, reader) = session(ObjectStoreCatalog::open(uri).await.expect("a catalog")).await;
+    let shared = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+    for plain in [false, true, false] {
+        // A plain `sql` sees what another query of its process has learned.
+        let reader = match plain || readers.is_empty() {
+            true => shared.clone(),
+            false => session(ObjectStoreCatalog::open(uri).await.expect("a catalog")),
+        };
+        let table = "CREATE TABLE t AS SELECT value / 10000.0 AS x FROM generate_series(1, 20000)";
+        if reader.table("t").await.is_err() {
+            reader.predict_sql(table).await.expect("a table").collect().await.expect("rows");
+        }
         let (moving, seen) = (moving.clone(), seen.clone());
         readers.push(tokio::spawn(async move {
-            let table = "CREATE TABLE t AS SELECT value / 10000.0 AS x FROM generate_series(1, 20000)";
-            reader.predict_sql(table).await.expect("a table").collect().await.expect("rows");
             let call = |model: &str| format!("predict('{model}', x, 3.0, x / 2, 0.2)");
             let sql = format!(
                 "SELECT {m} = {first} AS is_first, count(*) AS rows FROM t WHERE {m} IN ({first}, {second}) GROUP BY 1",
@@ -294,7 +313,7 @@ async fn damage_is_said_and_what_can_be_read_is_read() {
     let store = Arc::new(CountingStore::default());
     let catalog = open(&store).await.expect("an empty catalog");
     for _ in 0..70 {
-        catalog.commit(create("m", "00")).await.expect("a version");
+        catalog.commit(create("m")).await.expect("a version");
     }
     let at = |path: &str| StorePath::from(format!("some/where/{path}"));
     let put = async |path: &str, text: &str| {
@@ -339,9 +358,13 @@ async fn damage_is_said_and_what_can_be_read_is_read() {
     assert_eq!(versions(&open(&store).await.expect("as it was").snapshot()), 70);
 }
 
-/// A store that loses the answer to a creation, as networks do, and is asked again.
+/// A store that loses the answer to a commit, as networks do.
 #[derive(Debug, Default)]
-struct ForgetfulStore(CountingStore);
+struct ForgetfulStore {
+    inner: CountingStore,
+    /// Whether it is asked again, as object stores' clients do where they can; else the commit seems to fail.
+    again: bool,
+}
 
 impl std::fmt::Display for ForgetfulStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -352,9 +375,12 @@ impl std::fmt::Display for ForgetfulStore {
 #[async_trait]
 impl ObjectStore for ForgetfulStore {
     async fn put_opts(&self, path: &StorePath, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
-        let first = self.0.put_opts(path, payload.clone(), options.clone()).await;
-        let again = first.is_ok() && path.as_ref().contains("log/");
-        if again { self.0.put_opts(path, payload, options).await } else { first }
+        let first = self.inner.put_opts(path, payload.clone(), options.clone()).await;
+        match first.is_ok() && path.as_ref().contains("log/") {
+            true if self.again => self.inner.put_opts(path, payload, options).await,
+            true => Err(object_store::Error::Generic { store: "test", source: "the line is dead".into() }),
+            false => first,
+        }
     }
 
     async fn put_multipart_opts(
@@ -362,41 +388,43 @@ impl ObjectStore for ForgetfulStore {
         path: &StorePath,
         options: PutMultipartOptions,
     ) -> StoreResult<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(path, options).await
+        self.inner.put_multipart_opts(path, options).await
     }
 
     async fn get_opts(&self, path: &StorePath, options: GetOptions) -> StoreResult<GetResult> {
-        self.0.get_opts(path, options).await
+        self.inner.get_opts(path, options).await
     }
 
     fn delete_stream(
         &self,
         paths: BoxStream<'static, StoreResult<StorePath>>,
     ) -> BoxStream<'static, StoreResult<StorePath>> {
-        self.0.delete_stream(paths)
+        self.inner.delete_stream(paths)
     }
 
     fn list(&self, prefix: Option<&StorePath>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.0.list(prefix)
+        self.inner.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&StorePath>) -> StoreResult<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &StorePath, to: &StorePath, options: CopyOptions) -> StoreResult<()> {
-        self.0.copy_opts(from, to, options).await
+        self.inner.copy_opts(from, to, options).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_was_lost_is_made_once() {
-    let store = Arc::new(ForgetfulStore::default());
-    let catalog = ObjectStoreCatalog::open_in(store, StorePath::default(), "test").await.expect("a catalog");
-    for version in 1..=5 {
-        assert_eq!(catalog.commit(create("m", "00")).await.expect("a version").created, Some(version));
+    for again in [true, false] {
+        let store = Arc::new(ForgetfulStore { again, ..ForgetfulStore::default() });
+        let catalog = ObjectStoreCatalog::open_in(store, StorePath::default(), "test").await.expect("a catalog");
+        for version in 1..=5 {
+            assert_eq!(catalog.commit(create("m")).await.expect("a version").created, Some(version));
+        }
+        assert_eq!(catalog.snapshot().get("m").expect("the model").versions.len(), 5);
     }
-    assert_eq!(catalog.snapshot().get("m").expect("the model").versions.len(), 5);
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
@@ -405,7 +433,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     let alias = || prop_oneof!["champion", "default"];
     let reference = || version().prop_map(VersionReference::Number);
     let change = prop_oneof![
-        4 => (model(), any::<bool>(), any::<bool>()).prop_map(|(model, replace, activate)| match create(&model, "00") {
+        4 => (model(), any::<bool>(), any::<bool>()).prop_map(|(model, replace, activate)| match create(&model) {
             Change::Create { model, record, interface, allow_signature_change, .. } =>
                 Change::Create { model, record, interface, replace, activate, allow_signature_change },
             other => other,
@@ -465,15 +493,97 @@ proptest! {
     }
 }
 
+/// Whoever can write a catalog's log can't make its readers write or read elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_files_do_not_leave_the_folder() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let catalog = ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog");
-    let (_, context) = session(catalog).await;
+async fn names_in_a_log_are_not_trusted() {
+    let store = Arc::new(CountingStore::default());
+    let good = create("m");
+    open(&store).await.expect("an empty catalog").commit(good).await.expect("a version");
+    let at = StorePath::from("some/where/log/00000000000000000001.json");
+    let bytes = store.inner.get(&at).await.expect("a commit").bytes().await.expect("its text");
+    let text = String::from_utf8(bytes.to_vec()).expect("JSON");
+    let zeros = "0".repeat(64);
+    let external = |name: &str| text.replace("\"size\":1", &format!("\"size\":1,\"external_files\":[\"{name}\"]"));
+    for hostile in [
+        external("/tmp/x"),
+        external("../x"),
+        external("a/../../x"),
+        text.replace(&zeros, "../../etc"),
+        text.replace("\"model\":\"m\"", "\"model\":\"../m\""),
+    ] {
+        assert_ne!(hostile, text);
+        store.inner.put(&at, PutPayload::from(hostile.clone())).await.expect("room for it");
+        let error = open(&store).await.expect_err(&hostile).to_string();
+        assert!(error.contains("commit 1 does not fit"), "{error}");
+    }
+    store.inner.put(&at, PutPayload::from(external("a/./weights.bin"))).await.expect("room for it");
+    assert!(open(&store).await.is_ok());
+}
+
+/// A model with its weights, from a store that is no folder; and what the cache keeps of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_copies_are_fetched_again_and_damaged_originals_are_named() {
+    let store = Arc::new(CountingStore::default());
+    let cache = tempfile::tempdir().expect("a folder");
+    let context = with_cache(open(&store).await.expect("a catalog"), cache.path());
     context.predict_sql("CREATE MODEL m FROM 'tests/models/types/external'").await.expect("a model");
-    assert!(Path::new(folder.path()).join("models").read_dir().expect("the models").count() == 1);
-    let (_, other) =
-        session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog")).await;
     let sql = "SELECT CAST(predict('m', 1.0, 2.0, 3.0)[1] AS DOUBLE)";
-    assert_eq!(number(&other, sql).await.expect("with its weights"), 22.5);
+    let fresh = async || with_cache(open(&store).await.expect("a catalog"), cache.path());
+    assert_eq!(number(&fresh().await, sql).await.expect("with its weights"), 22.5);
+    store.take();
+    assert_eq!(number(&fresh().await, sql).await.expect("from the cache"), 22.5);
+    // The marker, the checkpoint that is not there, two looks at the log to open, one for the query: no file.
+    assert!(store.take().0 <= 2 + 1 + 16 + 1);
+    let entry = || std::fs::read_dir(cache.path()).expect("the cache").next().expect("an entry").expect("it").path();
+    std::fs::write(entry().join("files/weights.bin"), "damaged").expect("room for it");
+    assert_eq!(number(&fresh().await, sql).await.expect("fetched again"), 22.5);
+    std::fs::remove_file(entry().join("files/model.onnx")).expect("it is there");
+    assert_eq!(number(&fresh().await, sql).await.expect("fetched again"), 22.5);
+    std::fs::remove_dir_all(entry()).expect("it is there");
+    let paths: Vec<_> =
+        futures::TryStreamExt::try_collect(store.inner.list(Some(&StorePath::from("some/where/models"))))
+            .await
+            .expect("files");
+    let paths: Vec<ObjectMeta> = paths;
+    let weights =
+        &paths.iter().find(|it| it.location.as_ref().ends_with("weights.bin")).expect("they are there").location;
+    store.inner.put(weights, PutPayload::from("damaged")).await.expect("room for it");
+    let error = number(&fresh().await, sql).await.expect_err("damaged").to_string();
+    assert!(
+        error.contains("model 'm/1': the catalog's file 'some/where/models/")
+            && error.contains("is damaged: its sha256 is"),
+        "{error}"
+    );
+}
+
+/// A thread that waits for a model must not be the one that loads it.
+#[tokio::test(flavor = "current_thread")]
+async fn one_thread_can_plan_several_queries() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uri = folder.path().to_str().expect("a path");
+    let writer = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+    writer.predict_sql("CREATE MODEL m FROM 'tests/models/sklearn/diabetes_forest.onnx'").await.expect("a model");
+    let sql = "SELECT predict('m', 0.,0.,0.,0.,0.,0.,0.,0.,0.,0.)";
+    for _ in 0..20 {
+        let reader = session(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+        let (one, other, third) = tokio::join!(reader.predict_sql(sql), reader.sql(sql), reader.predict_sql(sql));
+        assert!(one.is_ok() && other.is_ok() && third.is_ok());
+    }
+}
+
+/// Queries that wait for a look at the log share the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_at_the_log_are_shared() {
+    let store = Arc::new(CountingStore::default());
+    let catalog = Arc::new(open(&store).await.expect("a catalog"));
+    store.take();
+    let refreshes = (0..1000).map(|_| {
+        let catalog = catalog.clone();
+        tokio::spawn(async move { catalog.refresh().await.expect("a look") })
+    });
+    for refresh in refreshes.collect::<Vec<_>>() {
+        refresh.await.expect("it ends");
+    }
+    let (requests, _) = store.take();
+    assert!(requests < 1000, "{requests}");
 }

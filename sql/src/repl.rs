@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ColorChoice;
 use datafusion::error::{DataFusionError, Result};
+use datafusion_predict::StorageOptions;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor};
@@ -98,8 +99,17 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
+/// Whether `text` has options that may hold credentials, as in `OPTIONS ('http.token' '…')`.
+fn may_be_secret(text: &str) -> bool {
+    let text = text.to_lowercase();
+    StorageOptions::PREFIXES.iter().any(|prefix| text.contains(&format!("'{prefix}")))
+}
+
 /// Each input is kept at once: a shell may be killed.
 fn remember(line: &mut Line, history: Option<&std::path::Path>, text: &str) {
+    if may_be_secret(text) {
+        return;
+    }
     let added = line.add_history_entry(text);
     if let (Ok(true), Some(path)) = (added, history) {
         // A history that can't be written is missed later, but stops nobody now.

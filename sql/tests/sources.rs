@@ -220,6 +220,19 @@ fn models_of_mlflow_score_as_in_python() {
             assert!((score - expected).abs() <= 1e-4 + 1e-5 * expected.abs(), "{uri}: {score}, expected {expected}");
         }
     }
+    // Files that the server does not hold are read from where it says they are.
+    let store = PythonServer::start("s3.py", &[]);
+    let endpoint = format!("http://127.0.0.1:{}", store.line);
+    let environment = [
+        ("MLFLOW_TRACKING_URI", url),
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    let sql = "CREATE MODEL m FROM 'mlflow:/models/elsewhere/1'; SELECT predict('m', 21.0) AS p";
+    assert_eq!(run(cache.path(), &environment, sql).stdout, "p\n42.0\n");
+
     for (uri, expected) in [
         ("mlflow:/models/progression/9", "MLflow knows no version 9 of a model 'progression'"),
         ("mlflow:/models/regression@champion", "MLflow knows no model 'regression' with the alias 'champion'"),

@@ -1,8 +1,12 @@
 //! What a statement asks of a catalog, checked against what is there.
 
+use std::sync::Arc;
+
 use super::commit::Action;
-use super::{CatalogSnapshot, DEFAULT_ALIAS, Interface, ModelEntry, Traffic, VersionRecord, VersionReference};
-use crate::error::{Result, bail, error};
+use super::{
+    CatalogSnapshot, DEFAULT_ALIAS, Interface, ModelEntry, ModelVersion, Traffic, VersionRecord, VersionReference,
+};
+use crate::error::{Result, bail};
 
 /// A change of a catalog. It is checked against the state that it is committed on, whoever else writes meanwhile.
 #[derive(Debug, Clone)]
@@ -52,7 +56,7 @@ pub enum Change {
     Rollback {
         /// The folded name.
         model: String,
-        /// The version, or the one before that the name stands for.
+        /// The version, or the one that the name stood for before.
         to: Option<VersionReference>,
     },
     /// What is said of a model or of a version.
@@ -125,6 +129,7 @@ impl Change {
                 let from = current.map(|current| current.version);
                 if *activate || from.is_none() {
                     actions.push(set_alias(model, DEFAULT_ALIAS, from, version));
+                    actions.extend(existing.iter().flat_map(|entry| end_traffic(model, entry)));
                 }
                 Ok(actions)
             }
@@ -186,9 +191,12 @@ impl Change {
                 let current = state.version(model, &VersionReference::Current)?.version;
                 let to = match to {
                     Some(reference) => state.version(model, reference)?.version,
-                    None => match entry.versions.range(..current).next_back() {
-                        Some((before, _)) => *before,
-                        None => bail!(InvalidStatement, "model '{model}' has no version before {current}"),
+                    None => match entry.served.iter().rev().find(|served| **served != current) {
+                        Some(before) => *before,
+                        None => bail!(
+                            InvalidStatement,
+                            "model '{model}' has stood for no version before {current}: name one, as in ROLLBACK MODEL {model} TO {current}"
+                        ),
                     },
                 };
                 let mut actions = end_traffic(model, entry);
@@ -238,9 +246,7 @@ impl Change {
             }
             Self::SetTraffic { model, traffic } => {
                 let entry = state.model(model)?;
-                if let Some(traffic) = traffic {
-                    check_traffic(state, model, traffic)?;
-                }
+                let traffic = &traffic.as_ref().map(|traffic| checked_traffic(state, model, traffic)).transpose()?;
                 if entry.traffic == *traffic {
                     return Ok(vec![]);
                 }
@@ -261,19 +267,27 @@ fn end_traffic(model: &str, entry: &ModelEntry) -> Vec<Action> {
     from.map(|from| Action::SetTraffic { model: model.to_owned(), from: Some(from), to: None }).into_iter().collect()
 }
 
-/// A split needs versions that are there, that give predictions of one type, and that know the feature.
-fn check_traffic(state: &CatalogSnapshot, model: &str, traffic: &Traffic) -> Result<()> {
-    let Traffic { shares, by } = traffic;
+/// A split needs versions that are there, that give predictions of one type, and that know the feature, by its exact name
+/// or by a unique match without case.
+fn checked_traffic(state: &CatalogSnapshot, model: &str, traffic: &Traffic) -> Result<Traffic> {
+    let Traffic { shares, mut by } = traffic.clone();
     if shares.iter().all(|(_, share)| *share == 0) {
         bail!(InvalidStatement, "model '{model}': no version has a share of the traffic");
     }
-    let mut first = None;
+    let mut first: Option<&Arc<ModelVersion>> = None;
     for (i, (number, _)) in shares.iter().enumerate() {
         if shares[..i].iter().any(|(before, _)| before == number) {
             bail!(InvalidStatement, "model '{model}': version {number} has two shares of the traffic");
         }
         let version = state.version(model, &VersionReference::Number(*number))?;
         let interface = &version.interface;
+        let names = || interface.features.iter().filter_map(|feature| feature.name.as_deref());
+        if let (None, Some(wanted)) = (first, &mut by)
+            && !names().any(|name| name == wanted)
+            && let [name] = names().filter(|name| name.eq_ignore_ascii_case(wanted)).collect::<Vec<_>>().as_slice()
+        {
+            *wanted = (*name).to_owned();
+        }
         let first = first.get_or_insert(version);
         if let (Some(one), Some(other)) = (&first.interface.returns, &interface.returns)
             && one != other
@@ -284,14 +298,13 @@ fn check_traffic(state: &CatalogSnapshot, model: &str, traffic: &Traffic) -> Res
                 first.version
             );
         }
-        if let Some(by) = by
-            && !interface.features.iter().any(|feature| feature.name.as_deref() == Some(by))
+        if let Some(by) = &by
+            && !names().any(|name| name == by)
         {
-            let names = interface.features.iter().filter_map(|feature| feature.name.as_deref());
-            let near = datafusion_predict_udfs::nearest(by, names);
+            let near = datafusion_predict_udfs::nearest(by, names());
             let near = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-            return Err(error!(InvalidStatement, "model '{model}': version {number} has no feature '{by}'{near}"));
+            bail!(InvalidStatement, "model '{model}': version {number} has no feature '{by}'{near}");
         }
     }
-    Ok(())
+    Ok(Traffic { shares, by })
 }

@@ -27,6 +27,8 @@ pub(super) struct Checkpoint {
 struct Model {
     name: String,
     last_version: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    served: Vec<u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     aliases: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +74,7 @@ impl Checkpoint {
         let models = snapshot.models.values().map(|model| Model {
             name: model.name.clone(),
             last_version: model.last_version,
+            served: model.served.clone(),
             aliases: model.aliases.clone(),
             comment: model.comment.clone(),
             tags: model.tags.clone(),
@@ -106,6 +109,9 @@ impl Checkpoint {
                 let Some(interface) = interfaces.get(version.interface).cloned() else {
                     bail!(InvalidCatalog, "{place} is damaged: there is no interface {}", version.interface);
                 };
+                if !version.record.is_sound() {
+                    bail!(InvalidCatalog, "{place} is damaged: version {} of '{}'", version.version, model.name);
+                }
                 let number = version.version;
                 let version = ModelVersion {
                     model: model.name.clone(),
@@ -123,6 +129,7 @@ impl Checkpoint {
                 name: model.name.clone(),
                 last_version: model.last_version,
                 versions,
+                served: model.served,
                 aliases: model.aliases,
                 comment: model.comment,
                 tags: model.tags,

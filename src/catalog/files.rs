@@ -1,22 +1,24 @@
 //! The models' files in a catalog, by the hash of their content.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 
 use super::VersionRecord;
+use crate::background;
 use crate::error::{Error, Result, bail, error};
-use crate::storage::{CacheEntry, DiskCache};
+use crate::storage::{CacheEntry, DiskCache, relative};
 
 /// The name of the ONNX file, whatever it was called.
 pub(super) const MAIN: &str = "model.onnx";
 
 /// Bytes of a part of a large file; S3 takes no parts below 5 MiB, and 10,000 of them.
-const PART: usize = 16 << 20;
+const PART: u64 = 16 << 20;
 
 /// The files of a model on this machine.
 #[derive(Debug, Clone)]
@@ -40,60 +42,73 @@ impl ModelFiles {
 /// Copies `files` into `folder`, unless they are there. What changes meanwhile never arrives under the hash that it had.
 ///
 /// `local` is the store's folder, if it is one of this machine.
+///
+/// # Errors
+/// Files that can't be read or written, or that have changed; names of external weights that can't be kept.
 pub(super) async fn publish(
     store: &dyn ObjectStore,
     folder: &Path,
     files: &ModelFiles,
     local: Option<&std::path::Path>,
 ) -> Result<()> {
-    let mut hash = Sha256::new();
-    let mut uploads = vec![];
-    for (i, (name, path)) in files.each().enumerate() {
-        if i > 0 {
-            hash.update(name.as_bytes());
+    for (name, _) in files.each() {
+        let target = target(folder, name)?;
+        if name != MAIN && target == self::target(folder, MAIN)? {
+            bail!(InvalidModel, "external weights '{name}' have the name that the catalog gives to the graph");
         }
+    }
+    let wanted = files.clone();
+    let hashes = background::blocking(move || hash_all(&wanted)).await?;
+    for ((name, path), hash) in files.each().zip(hashes) {
         let target = target(folder, name)?;
         let size = fs::metadata(&path).map_err(|cause| unreadable(&path, cause))?.len();
-        let there = store.head(&target).await.is_ok_and(|found| found.size == size);
-        uploads.push(match there {
-            true => Upload::None,
-            false => send(store, &target, &path, size, &mut hash).await?,
-        });
-        if there {
-            hash_file(&path, &mut hash)?;
+        if !store.head(&target).await.is_ok_and(|found| found.size == size) {
+            send(store, &target, &path, size, &hash).await?;
         }
-    }
-    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found != files.sha256 {
-        for upload in uploads {
-            if let Upload::Parts(mut upload) = upload {
-                let _ = upload.abort().await;
-            }
-        }
-        bail!(InvalidModel, "'{}' has changed while it was read: try again", files.path.display());
-    }
-    for (upload, (name, _)) in uploads.into_iter().zip(files.each()) {
-        let target = target(folder, name)?;
-        let done = match upload {
-            Upload::None => continue,
-            Upload::Whole(bytes) => store.put(&target, PutPayload::from(bytes)).await,
-            Upload::Parts(mut upload) => upload.complete().await,
-        };
-        done.map_err(|cause| unwritable(&target, cause))?;
         if let Some(local) = local {
             // A commit that outlasts the machine's failure must not name what does not.
             let path = local.join(target.as_ref());
-            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|cause| unreadable(&path, cause))?;
+            flush(&path).map_err(|cause| unreadable(&path, cause))?;
         }
     }
     Ok(())
 }
 
-/// A file on its way, which is not seen yet.
-enum Upload {
-    None,
-    Whole(Vec<u8>),
-    Parts(Box<dyn MultipartUpload>),
+/// The hash of each file; all together must be what the model was read from.
+fn hash_all(files: &ModelFiles) -> Result<Vec<Hash>> {
+    let mut all = Sha256::new();
+    let mut hashes = vec![];
+    for (i, (name, path)) in files.each().enumerate() {
+        if i > 0 {
+            all.update(name.as_bytes());
+        }
+        let mut one = Sha256::new();
+        let mut file = fs::File::open(&path).map_err(|cause| unreadable(&path, cause))?;
+        let mut chunk = vec![0; 1 << 16];
+        loop {
+            let read = file.read(&mut chunk).map_err(|cause| unreadable(&path, cause))?;
+            if read == 0 {
+                break;
+            }
+            all.update(&chunk[..read]);
+            one.update(&chunk[..read]);
+        }
+        hashes.push(one.finalize());
+    }
+    match hex(&all.finalize()) == files.sha256 {
+        true => Ok(hashes),
+        false => Err(changed(&files.path)),
+    }
+}
+
+type Hash = sha2::digest::Output<Sha256>;
+
+fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn changed(path: &std::path::Path) -> Error {
+    error!(InvalidModel, "'{}' has changed while it was read: try again", path.display())
 }
 
 async fn send(
@@ -101,24 +116,68 @@ async fn send(
     target: &Path,
     path: &std::path::Path,
     size: u64,
-    hash: &mut Sha256,
-) -> Result<Upload> {
-    if size <= PART as u64 {
-        let bytes = fs::read(path).map_err(|cause| unreadable(path, cause))?;
-        hash.update(&bytes);
-        return Ok(Upload::Whole(bytes));
-    }
-    let mut file = fs::File::open(path).map_err(|cause| unreadable(path, cause))?;
-    let mut upload = store.put_multipart(target).await.map_err(|cause| unwritable(target, cause))?;
-    loop {
-        let mut part = Vec::with_capacity(PART);
-        file.by_ref().take(PART as u64).read_to_end(&mut part).map_err(|cause| unreadable(path, cause))?;
-        if part.is_empty() {
-            return Ok(Upload::Parts(upload));
+    expected: &Hash,
+) -> Result<()> {
+    let part = async |from: u64| {
+        let path = path.to_owned();
+        background::blocking(move || {
+            let mut bytes = Vec::new();
+            let read = fs::File::open(&path).and_then(|mut file| {
+                file.seek(SeekFrom::Start(from))?;
+                file.take(PART).read_to_end(&mut bytes)
+            });
+            read.map(|_| bytes).map_err(|cause| unreadable(&path, cause))
+        })
+        .await
+    };
+    if size <= PART {
+        let bytes = part(0).await?;
+        if Sha256::digest(&bytes) != *expected {
+            return Err(changed(path));
         }
-        hash.update(&part);
-        upload.put_part(PutPayload::from(part)).await.map_err(|cause| unwritable(target, cause))?;
+        let put = store.put(target, PutPayload::from(bytes)).await;
+        return put.map(drop).map_err(|cause| unwritable(target, cause));
     }
+    let mut upload = store.put_multipart(target).await.map_err(|cause| unwritable(target, cause))?;
+    let mut hash = Sha256::new();
+    let mut sent = 0;
+    let parts = async {
+        loop {
+            let bytes = part(sent).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            sent += bytes.len() as u64;
+            hash.update(&bytes);
+            upload.put_part(PutPayload::from(bytes)).await.map_err(|cause| unwritable(target, cause))?;
+        }
+        if hash.finalize() != *expected {
+            return Err(changed(path));
+        }
+        upload.complete().await.map(drop).map_err(|cause| unwritable(target, cause))
+    };
+    let sent = parts.await;
+    if sent.is_err() {
+        let _ = upload.abort().await; // nothing of it is seen in any case
+    }
+    sent
+}
+
+/// Flushes a file, and the names that lead to it, to the disk.
+fn flush(path: &std::path::Path) -> std::io::Result<()> {
+    // Some systems flush only what may be written.
+    fs::File::options().append(true).open(path)?.sync_all()?;
+    if cfg!(unix) {
+        for folder in path.ancestors().skip(1).take(3) {
+            fs::File::open(folder)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// What the cache calls the files of this hash.
+pub(super) fn cache_name(sha256: &str) -> String {
+    format!("sha256:{sha256}") // the same bytes, whatever catalog they come from
 }
 
 /// Brings the files of `record` from `folder` into the cache, if they are not there.
@@ -128,14 +187,18 @@ pub(super) async fn fetch(
     record: &VersionRecord,
     cache: &DiskCache,
 ) -> Result<PathBuf> {
-    let name = format!("sha256:{}", record.sha256); // the same bytes, whatever catalog they come from
+    let name = cache_name(&record.sha256);
     if let Some((local, entry)) = cache.find(&name) {
         return Ok(local.join(entry.main));
     }
     let download = |local: PathBuf| async move {
+        let mut hash = Sha256::new();
         for name in std::iter::once(MAIN).chain(record.external_files.iter().map(String::as_str)) {
+            if name != MAIN {
+                hash.update(name.as_bytes());
+            }
             let from = target(folder, name)?;
-            let to = local.join(name);
+            let to = local.join(relative(name).ok_or_else(|| outside(name))?);
             let unwritable = |cause| error!(Unreadable, "'{}' can't be written", to.display()).with_source(cause);
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).map_err(unwritable)?;
@@ -143,31 +206,37 @@ pub(super) async fn fetch(
             let failed = |cause| error!(Unreadable, "the catalog's file '{from}' can't be read").with_source(cause);
             let mut bytes = store.get(&from).await.map_err(failed)?.into_stream();
             let mut file = fs::File::create(&to).map_err(unwritable)?;
-            while let Some(chunk) = futures::StreamExt::next(&mut bytes).await {
-                std::io::Write::write_all(&mut file, &chunk.map_err(failed)?).map_err(unwritable)?;
+            while let Some(chunk) = bytes.next().await {
+                let chunk = chunk.map_err(failed)?;
+                hash.update(&chunk);
+                file.write_all(&chunk).map_err(unwritable)?;
             }
         }
-        Ok(CacheEntry { main: MAIN.to_owned(), ..CacheEntry::default() })
+        let found = hex(&hash.finalize());
+        if found != record.sha256 {
+            bail!(
+                InvalidModel,
+                "the catalog's file '{folder}/{MAIN}' is damaged: its sha256 is {found}, expected {}",
+                record.sha256
+            );
+        }
+        Ok(Some(CacheEntry { main: MAIN.to_owned(), ..CacheEntry::default() }))
     };
-    let (local, entry) = cache.fetch(&name, download).await?;
-    Ok(local.join(entry.main))
+    match cache.fetch(&name, download).await? {
+        Some((local, entry)) => Ok(local.join(entry.main)),
+        None => bail!(Unreadable, "the catalog's file '{folder}/{MAIN}' was not fetched"),
+    }
 }
 
 fn target(folder: &Path, name: &str) -> Result<Path> {
-    let name = Path::parse(name)
+    let name = relative(name).ok_or_else(|| outside(name))?;
+    let name = Path::parse(&name)
         .map_err(|cause| error!(InvalidModel, "external weights '{name}' can't be kept").with_source(cause))?;
     Ok(Path::from_iter(folder.parts().chain(name.parts())))
 }
 
-fn hash_file(path: &std::path::Path, hash: &mut Sha256) -> Result<()> {
-    let mut file = fs::File::open(path).map_err(|cause| unreadable(path, cause))?;
-    let mut chunk = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut chunk).map_err(|cause| unreadable(path, cause))? {
-            0 => return Ok(()),
-            read => hash.update(&chunk[..read]),
-        }
-    }
+fn outside(name: &str) -> Error {
+    error!(InvalidModel, "external weights '{name}' are outside the model's folder")
 }
 
 fn unreadable(path: &std::path::Path, cause: std::io::Error) -> Error {

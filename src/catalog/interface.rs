@@ -1,5 +1,6 @@
 //! What a call of a model's version sees: so that another version can be told to fit in its place.
 
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion_predict_udfs::ScoringModel;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,7 @@ impl Interface {
     /// Of a model that was loaded.
     pub(crate) fn of(predictor: &Predictor) -> Self {
         let interface = Self::new(predictor.signature(), predictor.feature_names().unwrap_or_default());
-        Self { returns: Some(predictor.return_type().to_string()), ..interface }
+        Self { returns: Some(type_text(predictor.return_type())), ..interface }
     }
 
     /// As the file declares it.
@@ -108,6 +109,37 @@ impl Interface {
         };
         let (before, now) = (outputs(&self.outputs), outputs(&new.outputs));
         (before != now).then(|| format!("its outputs were {before}, and are now {now}"))
+    }
+}
+
+/// The type of predictions as a text, which must not change with Arrow's own: versions are compared by it.
+fn type_text(data_type: &DataType) -> String {
+    let field = |field: &FieldRef| type_text(field.data_type());
+    match data_type {
+        DataType::List(item) => format!("List({})", field(item)),
+        DataType::FixedSizeList(item, size) => format!("FixedSizeList({size} x {})", field(item)),
+        DataType::Struct(fields) => {
+            let fields: Vec<_> = fields.iter().map(|it| format!("{}: {}", it.name(), field(it))).collect();
+            format!("Struct({})", fields.join(", "))
+        }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) if pair.len() == 2 => format!("Map({}, {})", field(&pair[0]), field(&pair[1])),
+            other => format!("Map({})", type_text(other)),
+        },
+        DataType::Boolean => "Boolean".to_owned(),
+        DataType::Int8 => "Int8".to_owned(),
+        DataType::Int16 => "Int16".to_owned(),
+        DataType::Int32 => "Int32".to_owned(),
+        DataType::Int64 => "Int64".to_owned(),
+        DataType::UInt8 => "UInt8".to_owned(),
+        DataType::UInt16 => "UInt16".to_owned(),
+        DataType::UInt32 => "UInt32".to_owned(),
+        DataType::UInt64 => "UInt64".to_owned(),
+        DataType::Float16 => "Float16".to_owned(),
+        DataType::Float32 => "Float32".to_owned(),
+        DataType::Float64 => "Float64".to_owned(),
+        DataType::Utf8 => "Utf8".to_owned(),
+        other => other.to_string(), // no output is of another type
     }
 }
 

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::Checkpoint;
 use super::commit::{Action, Commit, FORMAT, Formatted, HistoryEntry, read_json};
 use super::{CatalogSnapshot, Change};
+use crate::background;
 use crate::error::{Error, Result, bail, error};
 
 /// Commits between two checkpoints.
@@ -27,7 +27,6 @@ const READ_AHEAD: u64 = 16;
 const ATTEMPTS: u32 = 10_000;
 
 /// A catalog's log under `root` in `store`.
-#[derive(Debug)]
 pub(super) struct Log {
     pub store: Arc<dyn ObjectStore>,
     pub root: Path,
@@ -121,11 +120,14 @@ impl Log {
             return Ok(false);
         }
         let mut snapshot = replayed.snapshot.as_ref().clone();
+        let (mut history, mut at) = (vec![], replayed.at);
         for commit in commits {
             snapshot.apply(&commit).map_err(|error| error.of_catalog(&self.name))?;
-            replayed.recent.extend(commit.history(snapshot.sequence));
-            replayed.at = replayed.at.max(commit.at);
+            history.extend(commit.history(snapshot.sequence));
+            at = at.max(commit.at);
         }
+        replayed.recent.append(&mut history);
+        replayed.at = at;
         replayed.snapshot = Arc::new(snapshot);
         Ok(true)
     }
@@ -145,20 +147,28 @@ impl Log {
             let sequence = replayed.snapshot.sequence + 1;
             let at = now().max(replayed.at);
             let commit = Commit { format: FORMAT, id: id.clone(), at, by: self.author.clone(), actions };
+            // Before it is written: what does not fit would be in everybody's way.
+            let mut snapshot = replayed.snapshot.as_ref().clone();
+            snapshot.apply(&commit)?;
             if sequence == 1 {
                 self.create(&self.root.clone().join("catalog.json"), &Marker { format: FORMAT }).await?;
             }
-            if !self.create(&self.commit_path(sequence), &commit).await? {
-                // Others were faster; or the store did write it, and was asked a second time after a lost answer.
-                let ours = self.read_commit(sequence).await?.is_some_and(|commit| commit.id == id);
-                if !ours {
-                    self.catch_up(replayed).await?;
-                    tokio::time::sleep(backoff(attempt)).await;
-                    continue;
+            let answer = self.create(&self.commit_path(sequence), &commit).await;
+            if !matches!(answer, Ok(true)) {
+                // Others were faster; or the commit was written, and the answer was lost.
+                let there = self.read_commit(sequence).await;
+                let ours = matches!(&there, Ok(Some(commit)) if commit.id == id);
+                match answer {
+                    _ if ours => {}
+                    Err(error) => return Err(error),
+                    Ok(_) => {
+                        there?;
+                        self.catch_up(replayed).await?;
+                        tokio::time::sleep(backoff(attempt)).await;
+                        continue;
+                    }
                 }
             }
-            let mut snapshot = replayed.snapshot.as_ref().clone();
-            snapshot.apply(&commit)?;
             replayed.recent.extend(commit.history(sequence));
             replayed.at = at;
             replayed.snapshot = Arc::new(snapshot);
@@ -196,17 +206,21 @@ impl Log {
             let (snapshot, history, at) = read_json::<Checkpoint>(&place, &bytes)?.into_parts(&place)?;
             Ok(Replayed { snapshot: Arc::new(snapshot), archived: Some(history), recent: vec![], at })
         };
-        let decoded = SpawnedTask::spawn_blocking(decode).join().await;
-        decoded.map_err(|cause| error!(InvalidCatalog, "a checkpoint can't be read").with_source(cause))?.map(Some)
+        background::blocking(decode).await.map(Some)
     }
 
     async fn write_checkpoint(&self, replayed: &mut Replayed) -> Result<()> {
-        let history = self.history(replayed)?;
-        let history: Arc<str> = serde_json::to_string(&history).map_err(encoding)?.into();
-        let sequence = replayed.snapshot.sequence;
-        let checkpoint = Checkpoint::new(&replayed.snapshot, &history, replayed.at)?;
-        self.put(&self.checkpoint_path(&number(sequence)), &checkpoint).await?;
-        self.put(&self.checkpoint_path("latest"), &Latest { format: FORMAT, sequence }).await?;
+        let (history, snapshot, at) = (self.history(replayed)?, replayed.snapshot.clone(), replayed.at);
+        let sequence = snapshot.sequence;
+        let encode = move || -> Result<(Arc<str>, Vec<u8>)> {
+            let history: Arc<str> = serde_json::to_string(&history).map_err(encoding)?.into();
+            let checkpoint = Checkpoint::new(&snapshot, &history, at)?;
+            Ok((history, serde_json::to_vec(&checkpoint).map_err(encoding)?))
+        };
+        let (history, checkpoint) = background::blocking(encode).await?;
+        self.put(&self.checkpoint_path(&number(sequence)), checkpoint).await?;
+        let latest = serde_json::to_vec(&Latest { format: FORMAT, sequence }).map_err(encoding)?;
+        self.put(&self.checkpoint_path("latest"), latest).await?;
         replayed.archived = Some(history);
         replayed.recent.clear();
         // The one before stays for who has just read where the newest is.
@@ -257,11 +271,12 @@ impl Log {
         let bytes = serde_json::to_vec(content).map_err(encoding)?;
         if let Some(folder) = &self.folder {
             let file = folder.join(path.as_ref());
-            let created = SpawnedTask::spawn_blocking(move || create_durably(&file, &bytes)).join().await;
-            return created
-                .map_err(std::io::Error::from)
-                .and_then(|created| created)
-                .map_err(|cause| error!(Unreadable, "{} can't be written", self.place(path)).with_source(cause));
+            let place = self.place(path);
+            return background::blocking(move || {
+                let created = create_durably(&file, &bytes);
+                created.map_err(|cause| error!(Unreadable, "{place} can't be written").with_source(cause))
+            })
+            .await;
         }
         match self.store.put_opts(path, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(true),
@@ -270,8 +285,7 @@ impl Log {
         }
     }
 
-    async fn put(&self, path: &Path, content: &impl Serialize) -> Result<()> {
-        let bytes = serde_json::to_vec(content).map_err(encoding)?;
+    async fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
         let put = self.store.put(path, PutPayload::from(bytes)).await;
         put.map(drop).map_err(|cause| self.failed("written", path, cause))
     }

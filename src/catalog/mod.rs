@@ -77,4 +77,7 @@ pub trait ModelCatalog: Debug + Send + Sync {
     /// # Errors
     /// Files that can't be read.
     async fn fetch(&self, record: &VersionRecord, cache: &DiskCache) -> Result<PathBuf>;
+
+    /// What [`fetch`](Self::fetch) gave is gone or damaged: the next call brings it anew.
+    fn forget(&self, record: &VersionRecord, cache: &DiskCache);
 }

@@ -27,7 +27,16 @@ pub enum VersionReference {
     Alias(String),
 }
 
-/// A model's name, folded like an SQL identifier: to lower case, unless it stands in double quotes.
+fn may_stand_in_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+
+/// Whether `name`, which is folded already, is one.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=LONGEST).contains(&name.len()) && name.chars().all(may_stand_in_names)
+}
+
+/// The name of a model or of an alias, folded like an SQL identifier: to lower case, unless it stands in double quotes.
 ///
 /// # Errors
 /// An empty name, one over 255 bytes, and any character but ASCII letters and digits, `_`, `-` and `.`: others look alike,
@@ -35,17 +44,14 @@ pub enum VersionReference {
 pub(crate) fn fold_name(name: &str) -> Result<String> {
     let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
     let folded = quoted.map_or_else(|| name.to_lowercase(), str::to_owned);
-    let wrong = folded.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
+    let wrong = folded.chars().find(|&c| !may_stand_in_names(c));
     match wrong {
         Some(wrong) => {
-            bail!(
-                InvalidStatement,
-                "'{name}' is no model name: '{wrong}' is not a letter (a to z), a digit, '_', '-' or '.'"
-            )
+            bail!(InvalidStatement, "'{name}' is no name: '{wrong}' is not a letter (a to z), a digit, '_', '-' or '.'")
         }
-        None if folded.is_empty() => bail!(InvalidStatement, "a model's name is empty"),
+        None if folded.is_empty() => bail!(InvalidStatement, "a name is empty"),
         None if folded.len() > LONGEST => {
-            bail!(InvalidStatement, "a model's name has {} bytes, at most {LONGEST} are allowed", folded.len())
+            bail!(InvalidStatement, "a name has {} bytes, at most {LONGEST} are allowed", folded.len())
         }
         None => Ok(folded),
     }

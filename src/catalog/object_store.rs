@@ -1,7 +1,9 @@
 //! A catalog in an object store, or in memory.
 
+use std::fmt::{self, Debug, Formatter};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use object_store::ObjectStore;
@@ -18,12 +20,18 @@ use crate::storage::{DiskCache, Place, StorageOptions, open_folder, open_store, 
 /// Models in an object store: a log of commits, and the models' files by their hashes.
 ///
 /// Any number of processes may use one at the same time. The format is described in `docs/catalog.md`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ObjectStoreCatalog {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+/// Its name alone: a store may hold credentials, and a catalog is long.
+impl Debug for ObjectStoreCatalog {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectStoreCatalog").field(&self.inner.log.name).finish()
+    }
+}
+
 struct Inner {
     log: Log,
     /// Whether it lasts as long as the process: nobody else writes, and files stay where they are.
@@ -32,6 +40,8 @@ struct Inner {
     snapshot: RwLock<Arc<CatalogSnapshot>>,
     /// One of us talks to the log at a time.
     replayed: tokio::sync::Mutex<Replayed>,
+    /// When the last look at the log began that has ended: who asked before need not look again.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl ObjectStoreCatalog {
@@ -84,13 +94,14 @@ impl ObjectStoreCatalog {
             in_memory,
             snapshot: RwLock::default(),
             replayed: tokio::sync::Mutex::default(),
+            looked: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
     async fn reopen(&self) -> Result<()> {
         let inner = self.inner.clone();
-        background::run(async move {
+        background::finish(async move {
             let mut replayed = inner.replayed.lock().await;
             *replayed = inner.log.open().await?;
             inner.show(&replayed);
@@ -121,11 +132,18 @@ impl ModelCatalog for ObjectStoreCatalog {
             return Ok(()); // nobody else writes here
         }
         let inner = self.inner.clone();
-        background::run(async move {
+        let asked = Instant::now();
+        background::finish(async move {
             let mut replayed = inner.replayed.lock().await;
+            let looked = || inner.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked().is_some_and(|began| began >= asked) {
+                return Ok(()); // with what another query has just learned
+            }
+            let began = Instant::now();
             if inner.log.catch_up(&mut replayed).await? {
                 inner.show(&replayed);
             }
+            *looked() = Some(began);
             Ok(())
         })
         .await
@@ -133,7 +151,7 @@ impl ModelCatalog for ObjectStoreCatalog {
 
     async fn commit(&self, change: Change) -> Result<Committed> {
         let inner = self.inner.clone();
-        background::run(async move {
+        background::finish(async move {
             let mut replayed = inner.replayed.lock().await;
             let committed = inner.log.commit(&mut replayed, &change).await;
             inner.show(&replayed); // what others did, in any case
@@ -170,11 +188,15 @@ impl ModelCatalog for ObjectStoreCatalog {
             return Ok(folder.join(&name).join(files::MAIN));
         }
         let (inner, record, cache) = (self.inner.clone(), record.clone(), cache.clone());
-        background::run(async move {
+        background::finish(async move {
             let folder = inner.files(&record.sha256);
             files::fetch(inner.log.store.as_ref(), &folder, &record, &cache).await
         })
         .await
+    }
+
+    fn forget(&self, record: &VersionRecord, cache: &DiskCache) {
+        cache.forget(&files::cache_name(&record.sha256));
     }
 }
 

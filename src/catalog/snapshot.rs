@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::commit::{Action, Commit};
+use super::name::is_name;
 use super::{DEFAULT_ALIAS, Interface, ModelEntry, ModelReference, ModelVersion, VersionReference};
 use crate::error::{Result, bail, error};
 
@@ -103,9 +104,10 @@ impl CatalogSnapshot {
     /// # Errors
     /// A commit that does not fit this state: the log is damaged.
     pub(super) fn apply(&mut self, commit: &Commit) -> Result<()> {
-        for action in &commit.actions {
+        for (action, entry) in commit.actions.iter().zip(commit.history(self.sequence + 1)) {
             self.take(commit, action).ok_or_else(|| {
-                error!(InvalidCatalog, "commit {} does not fit what was before it: {action:?}", self.sequence + 1)
+                let (sequence, what, model) = (entry.sequence, entry.action, entry.model);
+                error!(InvalidCatalog, "commit {sequence} does not fit what was before it: {what} of model '{model}'")
             })?;
         }
         self.sequence += 1;
@@ -117,7 +119,8 @@ impl CatalogSnapshot {
         match action {
             Action::CreateVersion { model, version, record, interface } => {
                 let last = self.models.get(model).map_or(0, |entry| entry.last_version);
-                if *version != last + 1 {
+                // What others wrote is not trusted with paths.
+                if *version != last + 1 || !record.is_sound() || !is_name(model) {
                     return None;
                 }
                 let created = ModelVersion {
@@ -136,7 +139,9 @@ impl CatalogSnapshot {
                 entry.versions.insert(*version, Arc::new(created));
             }
             Action::DropVersion { model, version } => {
-                self.entry(model)?.versions.remove(version)?;
+                let entry = self.entry(model)?;
+                entry.versions.remove(version)?;
+                entry.served.retain(|served| served != version);
             }
             Action::DropModel { model } => {
                 let entry = self.entry(model)?;
@@ -147,6 +152,9 @@ impl CatalogSnapshot {
                 let entry = self.entry(model)?;
                 entry.versions.get(to)?;
                 entry.aliases.insert(alias.clone(), *to);
+                if alias == DEFAULT_ALIAS {
+                    entry.serve(*to);
+                }
             }
             Action::DropAlias { model, alias, .. } => {
                 self.entry(model)?.aliases.remove(alias)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Interface;
 use crate::model::ModelOptions;
+use crate::storage::relative;
 
 /// The alias that a bare name stands for.
 pub const DEFAULT_ALIAS: &str = "default";
@@ -67,6 +68,16 @@ pub struct VersionRecord {
     pub opset: String,
 }
 
+impl VersionRecord {
+    /// Whether hash and names are such that they can be part of paths.
+    pub(super) fn is_sound(&self) -> bool {
+        let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        self.sha256.len() == 64
+            && self.sha256.chars().all(digit)
+            && self.external_files.iter().all(|name| relative(name).is_some())
+    }
+}
+
 /// A model's name with its versions, and what points to them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelEntry {
@@ -76,6 +87,10 @@ pub struct ModelEntry {
     pub last_version: u64,
     /// The versions that are there, by number.
     pub versions: BTreeMap<u64, Arc<ModelVersion>>,
+    /// The versions that the bare name has stood for, up to the one that it does now, for [`Change::Rollback`].
+    ///
+    /// [`Change::Rollback`]: super::Change::Rollback
+    pub served: Vec<u64>,
     /// Names for versions; [`DEFAULT_ALIAS`] is the one that the bare name stands for.
     pub aliases: BTreeMap<String, u64>,
     /// What a user says of it.
@@ -86,7 +101,21 @@ pub struct ModelEntry {
     pub traffic: Option<Traffic>,
 }
 
+/// Versions that a model remembers to have served.
+const SERVED: usize = 100;
+
 impl ModelEntry {
+    /// The bare name stands for `version`: a new one, or one that it goes back to.
+    pub(super) fn serve(&mut self, version: u64) {
+        match self.served.iter().rposition(|served| *served == version) {
+            Some(place) => self.served.truncate(place + 1),
+            None => self.served.push(version),
+        }
+        if self.served.len() > SERVED {
+            self.served.remove(0);
+        }
+    }
+
     /// The version that the bare name stands for.
     pub fn default_version(&self) -> Option<&Arc<ModelVersion>> {
         self.versions.get(self.aliases.get(DEFAULT_ALIAS)?)

@@ -120,10 +120,18 @@ impl Predictor {
 
     /// Bytes that the model takes in this process, about: its graph and weights, and what its engines made of them.
     pub(crate) fn memory(&self) -> u64 {
+        self.model.size() + self.compiled_size()
+    }
+
+    /// Of that, what its engines made. One that does not know is taken to have made as much as the model.
+    pub(crate) fn compiled_size(&self) -> u64 {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let engines = std::iter::once(self).chain(others.values().map(Arc::as_ref));
-        let compiled: usize = engines.filter_map(|predictor| predictor.executable.size()).sum();
-        self.model.size() + compiled as u64
+        let sizes = engines.map(|predictor| match predictor.executable.size() {
+            Some(size) => size as u64,
+            None => self.model.size(),
+        });
+        sizes.sum()
     }
 
     /// The names that were given to its features, if any.

@@ -16,6 +16,9 @@ use crate::storage::{StorageOptions, redacted};
 /// How often a request is sent, where the server or the way to it fails.
 const ATTEMPTS: u32 = 3;
 
+/// Bytes of an answer in JSON, at most.
+const LARGEST_JSON: usize = 16 << 20;
+
 /// How a server is told who asks.
 #[derive(Clone, Default)]
 pub(super) enum Login {
@@ -59,10 +62,8 @@ pub(super) fn site(url: &Url, options: &StorageOptions) -> Result<Site> {
     let mut base = url.clone();
     base.set_path("/");
     let path = url.path().trim_start_matches('/').to_owned();
-    let login = match options.get("http.token", "DATAFUSION_PREDICT_HTTP_TOKEN") {
-        Some(token) => Login::Token(token),
-        None => Login::None, // user and password may stand in the URL
-    };
+    // Not from the environment, which would be sent to any server; user and password may stand in the URL.
+    let login = options.given("http.token").map_or(Login::None, Login::Token);
     Ok(Site::new(base, login, file_or_folder(&path)))
 }
 
@@ -94,6 +95,11 @@ impl Remote for Site {
     fn candidates(&self) -> Vec<(String, String)> {
         self.candidates.clone()
     }
+
+    fn place(&self) -> String {
+        let files: Vec<_> = self.candidates.iter().map(|(folder, file)| format!("{folder}{file}")).collect();
+        format!("{}{}", self.base, files.join(","))
+    }
 }
 
 /// The answer in JSON to a GET of `url`; `None` if there is no such thing.
@@ -104,10 +110,17 @@ pub(super) async fn get_json(url: &Url, login: &Login) -> Result<Option<serde_js
     if status == StatusCode::NOT_FOUND {
         return Ok(None);
     }
-    let bytes = response.bytes().await;
-    let bytes = bytes.map_err(|cause| error!(Unreadable, "'{shown}' can't be read").with_source(Reason::of(cause)))?;
     if !status.is_success() {
         return Err(refused(&shown, status));
+    }
+    let mut bytes = vec![];
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let failed = |cause| error!(Unreadable, "'{shown}' can't be read").with_source(Reason::of(cause));
+        bytes.extend_from_slice(&chunk.map_err(failed)?);
+        if bytes.len() > LARGEST_JSON {
+            bail!(Unreadable, "'{shown}' can't be read: its answer is larger than {LARGEST_JSON} bytes");
+        }
     }
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|cause| error!(Unreadable, "'{shown}' did not answer in JSON").with_source(cause))

@@ -5,14 +5,20 @@ use url::Url;
 use super::http::{Login, Site, join};
 use super::remote::file_or_folder;
 use crate::error::{Result, bail, error};
-use crate::storage::StorageOptions;
+use crate::storage::{StorageOptions, redacted};
 
 /// The hub that is asked, unless the option `hf.endpoint` or `$HF_ENDPOINT` names another.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// The repository and the file that `url` names.
 pub(super) fn repository(url: &Url, options: &StorageOptions) -> Result<Site> {
-    let wrong = || error!(Unreadable, "'{url}' can't be read: expected hf://owner/repo or hf://owner/repo/file.onnx");
+    let wrong = || {
+        error!(
+            Unreadable,
+            "'{}' can't be read: expected hf://owner/repo or hf://owner/repo/file.onnx",
+            redacted(url.as_str())
+        )
+    };
     // `owner@revision` can't be: what stands before an @ in the host is no owner of ours.
     if !url.username().is_empty() {
         return Err(wrong());
@@ -27,7 +33,7 @@ pub(super) fn repository(url: &Url, options: &StorageOptions) -> Result<Site> {
     let endpoint = options.get("hf.endpoint", "HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
     let endpoint = match Url::parse(&endpoint) {
         Ok(endpoint) if !endpoint.cannot_be_a_base() => endpoint,
-        _ => bail!(InvalidOption, "the hub's endpoint '{endpoint}' is no URL"),
+        _ => bail!(InvalidOption, "the hub's endpoint '{}' is no URL", redacted(&endpoint)),
     };
     let base = join(&endpoint, &format!("{owner}/{repository}/resolve/{revision}/"))?;
     let login = options.get("hf.token", "HF_TOKEN").map_or(Login::None, Login::Token);

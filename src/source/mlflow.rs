@@ -8,7 +8,7 @@ use url::Url;
 use super::http::{Login, Site, get_json, join};
 use super::remote::file_or_folder;
 use crate::error::{Result, bail, error};
-use crate::storage::{StorageOptions, redacted};
+use crate::storage::{Place, StorageOptions, redacted};
 
 /// The file in a model's folder that describes it.
 pub(super) const DESCRIPTION: &str = "MLmodel";
@@ -23,7 +23,7 @@ pub(super) struct Description {
 }
 
 /// Bytes of an MLmodel, at most.
-const LARGEST_DESCRIPTION: usize = 16 << 20;
+pub(super) const LARGEST_DESCRIPTION: u64 = 16 << 20;
 
 /// Reads an MLmodel; `uri` is for errors.
 ///
@@ -46,9 +46,6 @@ pub(super) fn read_description(uri: &str, text: &[u8]) -> Result<Description> {
         name: Option<String>,
     }
     let uri = redacted(uri);
-    if text.len() > LARGEST_DESCRIPTION {
-        bail!(InvalidModel, "'{uri}': its {DESCRIPTION} is too large");
-    }
     let model: MlModel = serde_saphyr::from_slice(text).map_err(|cause| {
         error!(InvalidModel, "'{uri}': its {DESCRIPTION} can't be read").with_source(cause.to_string())
     })?;
@@ -96,7 +93,11 @@ enum Version {
 /// Reads `mlflow:/models/name/3`, `mlflow:/models/name@champion`, and MLflow's own `models:/name/3`.
 fn parse(uri: &str) -> Result<Registered> {
     let wrong = || {
-        error!(Unreadable, "'{uri}' can't be read: expected mlflow:/models/name/version or mlflow:/models/name@alias")
+        error!(
+            Unreadable,
+            "'{}' can't be read: expected mlflow:/models/name/version or mlflow:/models/name@alias",
+            redacted(uri)
+        )
     };
     let path = uri.strip_prefix("mlflow:").and_then(|rest| rest.trim_start_matches('/').strip_prefix("models/"));
     let path =
@@ -154,7 +155,11 @@ pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<Artif
             let base = join(&server.base, &format!("api/2.0/mlflow-artifacts/artifacts/{path}/"))?;
             Ok(Artifact::Served(Site::new(base, server.login, file_or_folder(""))))
         }
-        None => Ok(Artifact::Elsewhere(format!("{}/", place.trim_end_matches('/')))),
+        None => {
+            let place = format!("{}/", place.trim_end_matches('/'));
+            server.may_name(uri, &place)?;
+            Ok(Artifact::Elsewhere(place))
+        }
     }
 }
 
@@ -186,6 +191,28 @@ impl Server {
             (None, None) => Login::None,
         };
         Ok(Self { base, login })
+    }
+
+    /// Whether the server may send us to `place`: to stores, and to files of this machine only if it runs here.
+    fn may_name(&self, uri: &str, place: &str) -> Result<()> {
+        let here = match self.base.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let allowed = match Place::of(place)? {
+            Place::Local(_) => here,
+            Place::Remote(url) => !matches!(url.scheme(), "mlflow" | "models" | "runs" | "hf"),
+        };
+        match allowed {
+            true => Ok(()),
+            false => bail!(
+                Unreadable,
+                "'{uri}': MLflow says that its files are at '{}', where it may not send us",
+                redacted(place)
+            ),
+        }
     }
 
     /// The answer of the registry's API; `None` if there is no such thing.

@@ -14,10 +14,10 @@ mod mlflow;
 mod object;
 mod remote;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Result, bail, error};
-use crate::storage::{DiskCache, Place, StorageOptions, redacted};
+use crate::storage::{DiskCache, Place, StorageOptions, redacted, relative};
 use remote::fetch_remote;
 
 /// A model's file on this machine.
@@ -76,6 +76,11 @@ pub(crate) async fn fetch(uri: &str, options: &StorageOptions, cache: &DiskCache
     }
 }
 
+/// Whether `uri` is what [`redacted`] left of another.
+pub(crate) fn is_redacted(uri: &str) -> bool {
+    uri.contains("://") && uri.ends_with("?…")
+}
+
 /// Whether `uri` holds what may be secret, and what a later process would need.
 pub(crate) fn holds_secrets(uri: &str) -> bool {
     redacted(uri) != uri
@@ -84,8 +89,11 @@ pub(crate) fn holds_secrets(uri: &str) -> bool {
 fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
     if path.join(mlflow::DESCRIPTION).is_file() {
         let file = path.join(mlflow::DESCRIPTION);
-        let text = std::fs::read(&file)
-            .map_err(|cause| error!(Unreadable, "'{}' can't be read", file.display()).with_source(cause))?;
+        let unreadable = |cause| error!(Unreadable, "'{}' can't be read", file.display()).with_source(cause);
+        if std::fs::metadata(&file).map_err(unreadable)?.len() > mlflow::LARGEST_DESCRIPTION {
+            bail!(InvalidModel, "'{uri}': its {} is too large", mlflow::DESCRIPTION);
+        }
+        let text = std::fs::read(&file).map_err(unreadable)?;
         let description = mlflow::read_description(uri, &text)?;
         let data = inside(uri, &description.data)?;
         return Ok(Fetched { uri: uri.to_owned(), path: path.join(data), features: description.features });
@@ -102,11 +110,9 @@ fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
 const FILE: &str = "model.onnx";
 
 /// `name`, which a model's description or graph gives, if it stays within the model's folder.
-fn inside<'a>(uri: &str, name: &'a str) -> Result<&'a Path> {
-    let path = Path::new(name);
-    let normal = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    match normal && !name.is_empty() {
-        true => Ok(path),
-        false => bail!(InvalidModel, "'{}': its file '{name}' is outside the model's folder", redacted(uri)),
+fn inside(uri: &str, name: &str) -> Result<String> {
+    match relative(name) {
+        Some(name) => Ok(name),
+        None => bail!(InvalidModel, "'{}': its file '{name}' is outside the model's folder", redacted(uri)),
     }
 }

@@ -17,13 +17,17 @@ pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
     path: String,
     uri: String,
+    /// What else tells the store from another of its name.
+    endpoint: String,
 }
 
 /// The store and the path that `url` names.
 pub(super) fn folder(url: &Url, options: &StorageOptions) -> Result<Objects> {
     let (store, path) = open_store(url, options)?;
     let slash = if url.path().ends_with('/') { "/" } else { "" };
-    Ok(Objects { store, path: format!("{path}{slash}"), uri: redacted(url.as_str()) })
+    let endpoints = [("aws.endpoint", "AWS_ENDPOINT_URL"), ("azure.endpoint", "AZURE_STORAGE_ENDPOINT")];
+    let endpoint = endpoints.iter().find_map(|(option, variable)| options.get(option, variable)).unwrap_or_default();
+    Ok(Objects { store, path: format!("{path}{slash}"), uri: redacted(url.as_str()), endpoint })
 }
 
 #[async_trait]
@@ -46,6 +50,10 @@ impl Remote for Objects {
             Err(object_store::Error::NotModified { .. }) => Ok(Opened::Unchanged),
             Err(cause) => Err(unreadable(cause)),
         }
+    }
+
+    fn place(&self) -> String {
+        format!("{} {}", self.endpoint, self.uri)
     }
 
     fn candidates(&self) -> Vec<(String, String)> {

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::common::runtime::SpawnedTask;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::{FILE, Fetched, inside, mlflow};
+use crate::background;
 use crate::config::ByteSize;
 use crate::error::{Error, Result, bail, error};
 use crate::model::Model;
@@ -21,6 +22,9 @@ use crate::storage::{CacheEntry, DiskCache, redacted};
 pub(super) trait Remote: Send + Sync {
     /// Opens the file `name`, unless it still has the ETag `known`.
     async fn open(&self, name: &str, known: Option<&str>) -> Result<Opened>;
+
+    /// What tells this place from all others, for the cache.
+    fn place(&self) -> String;
 
     /// Where the model's file may be, in order: its folder, with a slash at the end if it is not empty, and its name.
     fn candidates(&self) -> Vec<(String, String)>;
@@ -55,12 +59,20 @@ pub(super) fn file_or_folder(path: &str) -> Vec<(String, String)> {
 /// Brings a model from `remote` into the cache; files that have not changed since are taken from there.
 pub(super) async fn fetch_remote(uri: &str, remote: &dyn Remote, cache: &DiskCache) -> Result<Fetched> {
     let shown = redacted(uri);
-    let previous = cache.find(uri);
+    let name = remote.place();
+    let previous = cache.find(&name);
     let fetch = |folder| async {
-        let download = Download { uri: &shown, remote, previous: previous.as_ref(), cache, folder };
-        download.model().await
+        let unchanged = AtomicBool::new(previous.is_some());
+        let download =
+            Download { uri: &shown, remote, previous: previous.as_ref(), cache, folder, unchanged: &unchanged };
+        let entry = download.model().await?;
+        Ok((!unchanged.into_inner()).then_some(entry))
     };
-    let (folder, entry) = cache.fetch(uri, fetch).await?;
+    let fetched = cache.fetch(&name, fetch).await?;
+    let (folder, entry) = match fetched.or_else(|| previous.clone()) {
+        Some(entry) => entry,
+        None => bail!(Unreadable, "'{shown}' can't be read: it has not changed since never"),
+    };
     Ok(Fetched { uri: shown, path: folder.join(entry.main), features: entry.features })
 }
 
@@ -72,6 +84,8 @@ struct Download<'a> {
     cache: &'a DiskCache,
     /// Where it goes.
     folder: PathBuf,
+    /// Whether nothing was new so far.
+    unchanged: &'a AtomicBool,
 }
 
 impl Download<'_> {
@@ -87,7 +101,7 @@ impl Download<'_> {
             };
             entry.main.clone_from(&file);
             for name in self.external_files(&file).await? {
-                inside(self.uri, &name)?;
+                let name = inside(self.uri, &name)?;
                 if !self.file(&folder, &name, &mut entry).await? {
                     bail!(Unreadable, "'{}': its external weights '{name}' are not there", self.uri);
                 }
@@ -101,11 +115,11 @@ impl Download<'_> {
     async fn described(&self, folder: String, entry: &mut CacheEntry) -> Result<(String, String)> {
         let text = fs::read(self.folder.join(mlflow::DESCRIPTION)).map_err(|cause| self.unwritable(cause))?;
         let description = mlflow::read_description(self.uri, &text)?;
-        inside(self.uri, &description.data)?;
+        let data = inside(self.uri, &description.data)?;
         entry.features = description.features;
-        let (subfolder, file) = match description.data.rsplit_once('/') {
+        let (subfolder, file) = match data.rsplit_once('/') {
             Some((subfolder, file)) => (format!("{subfolder}/"), file.to_owned()),
-            None => (String::new(), description.data),
+            None => (String::new(), data),
         };
         let folder = format!("{folder}{subfolder}");
         if !self.file(&folder, &file, entry).await? {
@@ -116,8 +130,7 @@ impl Download<'_> {
 
     async fn external_files(&self, file: &str) -> Result<Vec<String>> {
         let (uri, path) = (self.uri.to_owned(), self.folder.join(file));
-        let read = SpawnedTask::spawn_blocking(move || Model::external_files(&uri, &path)).join().await;
-        read.map_err(|cause| error!(Unreadable, "'{}' can't be read", self.uri).with_source(cause))?
+        background::blocking(move || Model::external_files(&uri, &path)).await
     }
 
     /// Writes the file `name` of the place's `folder` into ours; whether it is there.
@@ -143,7 +156,10 @@ impl Download<'_> {
                 bail!(Unreadable, "'{}' can't be read: 'not modified' is no answer to a first request", self.uri)
             }
             (Opened::Content { etag, size, bytes }, _) => {
-                self.write(&to, size, bytes).await?;
+                self.unchanged.store(false, Ordering::Relaxed);
+                let description = name == mlflow::DESCRIPTION;
+                let limit = if description { mlflow::LARGEST_DESCRIPTION } else { self.cache.largest_fetch };
+                self.write(&to, size, bytes, limit).await?;
                 etag
             }
         };
@@ -151,8 +167,13 @@ impl Download<'_> {
         Ok(true)
     }
 
-    async fn write(&self, to: &Path, size: Option<u64>, bytes: BoxStream<'static, Result<Bytes>>) -> Result<()> {
-        let limit = self.cache.largest_fetch;
+    async fn write(
+        &self,
+        to: &Path,
+        size: Option<u64>,
+        mut bytes: BoxStream<'static, Result<Bytes>>,
+        limit: u64,
+    ) -> Result<()> {
         let too_large = |found: String| {
             let limit = ByteSize(limit);
             error!(
@@ -164,7 +185,6 @@ impl Download<'_> {
             return Err(too_large(size.to_string()));
         }
         let mut file = fs::File::create(to).map_err(|cause| self.unwritable(cause))?;
-        let mut bytes = bytes;
         let mut written = 0;
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk?;

@@ -14,6 +14,8 @@ use super::relation::RelationCall;
 
 pub(super) const NAME: &str = "ml_compare";
 const FORM: &str = "ml_compare(old => 'm/3', new => 'm/4', data => (SELECT …) [, tolerance => 0.001])";
+/// The comparison, on its way to these.
+const COMPARED: &str = "__compared";
 /// What it adds to the columns of its data.
 const COLUMNS: [&str; 3] = ["old", "new", "difference"];
 
@@ -51,8 +53,8 @@ impl RelationPlanner for MlComparePlanner {
         for (name, model) in [("old", old), ("new", new)] {
             scored.push(call_on_all(&self.predict, model).alias(name));
         }
-        let compared = self.compare.call(vec![col("old"), col("new")]).alias("compared");
-        let part = |name: &str| get_field().call(vec![col("compared"), lit(name)]);
+        let compared = self.compare.call(vec![col("old"), col("new")]).alias(COMPARED);
+        let part = |name: &str| get_field().call(vec![col(COMPARED), lit(name)]);
         let apart = part("difference").gt(lit(tolerance));
         // A label has no distance.
         let difference = when(part("difference").gt(lit(0.0)), part("difference")).end()?.alias("difference");

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
-use super::{hints, show};
+use super::{hints, show, tables};
 use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
@@ -111,6 +111,9 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
         planned => planned,
     };
     let mut plan = planned?;
+    if !fresh && tables::are_read(&plan)? {
+        runtime.catalog().refresh().await?; // the tables, and what EXECUTE binds, look at it later
+    }
     if !holds_on_to_versions(&plan) {
         return Ok(plan);
     }

@@ -11,8 +11,10 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Expr, LogicalPlan, Statement, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::catalog::{CatalogSnapshot, HistoryEntry, ModelEntry, ModelVersion};
@@ -116,6 +118,21 @@ impl TableProvider for CatalogTable {
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?;
         Ok(plan)
     }
+}
+
+/// Whether running `plan` looks at the catalog: it reads one of the tables, or executes a prepared statement.
+pub(super) fn are_read(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|plan| {
+        found = match plan {
+            LogicalPlan::Statement(Statement::Execute(_)) => true,
+            LogicalPlan::TableScan(scan) => source_as_provider(&scan.source)
+                .is_ok_and(|provider| (provider.as_ref() as &dyn std::any::Any).is::<CatalogTable>()),
+            _ => false,
+        };
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// A model's versions, each with the model.

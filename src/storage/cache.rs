@@ -4,24 +4,30 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::background;
 use crate::error::{Result, error};
 
 /// The file in an entry's folder that says what it is.
 const DESCRIPTION: &str = "entry.json";
 
+/// The folder in an entry's folder that holds its files.
+const FILES: &str = "files";
+
 /// A folder of entries, each a folder with a model's files. Processes share it.
 #[derive(Debug, Clone)]
 pub struct DiskCache {
     root: PathBuf,
-    /// Bytes that all entries may take; the one that was just fetched stays in any case.
+    /// Bytes that all entries may take; those that were used lately stay in any case.
     pub(crate) limit: u64,
-    /// Bytes that one fetch may bring.
+    /// Bytes that one file may have.
     pub(crate) largest_fetch: u64,
+    /// How long an entry stays after its last use: somebody may be reading it.
+    grace: Duration,
 }
 
 /// What an entry was fetched from.
@@ -37,70 +43,86 @@ pub(crate) struct CacheEntry {
 }
 
 impl DiskCache {
-    /// The cache in the user's cache folder, or in `$DATAFUSION_PREDICT_CACHE`.
-    pub(crate) fn new(limit: u64, largest_fetch: u64) -> Self {
-        let named = std::env::var_os("DATAFUSION_PREDICT_CACHE").map(PathBuf::from);
+    /// The cache in `root`; if none is given, in `$DATAFUSION_PREDICT_CACHE`, or else in the user's cache folder.
+    pub(crate) fn new(root: Option<PathBuf>, limit: u64, largest_fetch: u64) -> Self {
+        let named = root.or_else(|| std::env::var_os("DATAFUSION_PREDICT_CACHE").map(PathBuf::from));
         let root = named.unwrap_or_else(|| {
             dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("datafusion-predict").join("fetched")
         });
-        Self { root, limit, largest_fetch }
+        Self { root, limit, largest_fetch, grace: Duration::from_secs(600) }
     }
 
-    /// The entry that was last fetched under `name`, with its folder.
+    /// The entry that was last fetched under `name`, with the folder of its files.
     pub(crate) fn find(&self, name: &str) -> Option<(PathBuf, CacheEntry)> {
-        let prefix = key(name);
-        let folders = fs::read_dir(&self.root).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-        let ours =
-            folders.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix)));
-        let (_, folder) = ours.filter_map(|path| Some((used(&path)?, path))).max()?;
+        let (_, folder) = self.entries(name).filter_map(|path| Some((used(&path)?, path))).max()?;
         let entry = serde_json::from_slice(&fs::read(folder.join(DESCRIPTION)).ok()?).ok()?;
         touch(&folder);
-        Some((folder, entry))
+        Some((folder.join(FILES), entry))
     }
 
-    /// Fetches what is called `name`: `fetch` writes it into a folder, and describes it. Half of it is never seen.
-    pub(crate) async fn fetch<F: Future<Output = Result<CacheEntry>>>(
+    /// Removes what was fetched under `name`, which has turned out to be something else.
+    pub(crate) fn forget(&self, name: &str) {
+        for folder in self.entries(name) {
+            let _ = fs::remove_dir_all(folder); // somebody else may be at it
+        }
+    }
+
+    fn entries(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let prefix = key(name);
+        let folders = fs::read_dir(&self.root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        folders.filter(move |path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix)))
+    }
+
+    /// Fetches what is called `name`: `fetch` writes its files into a folder, and describes them; half of them are never
+    /// seen. It may find that nothing is new: then there is no new entry.
+    pub(crate) async fn fetch<F: Future<Output = Result<Option<CacheEntry>>>>(
         &self,
         name: &str,
         fetch: impl FnOnce(PathBuf) -> F,
-    ) -> Result<(PathBuf, CacheEntry)> {
+    ) -> Result<Option<(PathBuf, CacheEntry)>> {
         let broken = |cause: io::Error| {
             error!(Unreadable, "the cache '{}' can't be used", self.root.display()).with_source(cause)
         };
         fs::create_dir_all(&self.root).map_err(broken)?;
-        let fresh = tempfile::Builder::new().prefix("fetching-").tempdir_in(&self.root).map_err(broken)?;
-        let entry = fetch(fresh.path().to_owned()).await?;
+        let fresh = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.root).map_err(broken)?;
+        let files = fresh.path().join(FILES);
+        fs::create_dir(&files).map_err(broken)?;
+        let Some(entry) = fetch(files).await? else { return Ok(None) };
         let text = serde_json::to_vec(&entry).map_err(|cause| broken(cause.into()))?;
         fs::write(fresh.path().join(DESCRIPTION), text).map_err(broken)?;
         let folder = self.root.join(format!("{}{}", key(name), uuid::Uuid::new_v4().simple()));
         fs::rename(fresh.keep(), &folder).map_err(broken)?;
-        self.evict(name, &folder).map_err(broken)?;
-        Ok((folder, entry))
+        let (this, name, newest) = (self.clone(), name.to_owned(), folder.clone());
+        let evicted = background::blocking(move || Ok(this.evict(&name, &newest))).await?;
+        evicted.map_err(broken)?;
+        Ok(Some((folder.join(FILES), entry)))
     }
 
     /// Removes earlier entries of `name`, those that processes left half done, and the least recently used while all
-    /// take more than the limit; never `newest`.
+    /// take more than the limit; none that was used lately, nor `newest`.
     fn evict(&self, name: &str, newest: &Path) -> io::Result<()> {
         let prefix = key(name);
         let mut entries = vec![];
         for folder in fs::read_dir(&self.root)? {
             let folder = folder?.path();
             let file = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let unfinished = file.starts_with(UNFINISHED);
             let age = SystemTime::now().duration_since(used(&folder).unwrap_or(SystemTime::UNIX_EPOCH));
-            let old = age.is_ok_and(|age| age > ABANDONED);
-            if folder != newest && (file.starts_with(&prefix) || (file.starts_with("fetching-") && old)) {
+            let rest = if unfinished { ABANDONED } else { self.grace };
+            let in_use = folder == newest || age.is_err() || age.is_ok_and(|age| age < rest);
+            if !in_use && (unfinished || file.starts_with(&prefix)) {
                 let _ = fs::remove_dir_all(&folder); // somebody else may be at it
-            } else if !file.starts_with("fetching-") {
-                entries.push((used(&folder), folder.clone(), size(&folder)));
+            } else if !unfinished {
+                entries.push((in_use, used(&folder), size(&folder), folder));
             }
         }
-        let mut total: u64 = entries.iter().map(|(_, _, size)| size).sum();
+        let mut total: u64 = entries.iter().map(|(_, _, size, _)| size).sum();
         entries.sort();
-        for (_, folder, size) in entries {
-            if total <= self.limit {
+        for (in_use, _, size, folder) in entries {
+            if total <= self.limit || in_use {
                 break;
             }
-            if folder != newest && fs::remove_dir_all(&folder).is_ok() {
+            if fs::remove_dir_all(&folder).is_ok() {
                 total -= size;
             }
         }
@@ -108,8 +130,11 @@ impl DiskCache {
     }
 }
 
-/// A fetch that has not written its description for so long was left by a process that ended.
-const ABANDONED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// What the folders of fetches begin with that are not done.
+const UNFINISHED: &str = "fetching-";
+
+/// A fetch that was not done in so long was left by a process that ended.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What the folders of entries for `name` begin with.
 fn key(name: &str) -> String {
@@ -146,31 +171,38 @@ mod tests {
     async fn put(cache: &DiskCache, name: &str, bytes: usize) -> PathBuf {
         let fetch = |folder: PathBuf| async move {
             fs::write(folder.join("model.onnx"), vec![0; bytes]).expect("room for it");
-            Ok(CacheEntry { main: "model.onnx".into(), ..CacheEntry::default() })
+            Ok(Some(CacheEntry { main: "model.onnx".into(), ..CacheEntry::default() }))
         };
-        cache.fetch(name, fetch).await.expect("fetched").0
+        cache.fetch(name, fetch).await.expect("fetched").expect("it is new").0
     }
 
     #[tokio::test]
     async fn the_least_recently_used_go_first() {
         let root = tempfile::tempdir().expect("a folder");
-        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0 };
+        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0, grace: Duration::ZERO };
         put(&cache, "a", 1000).await;
         put(&cache, "b", 1000).await;
         let later = SystemTime::now() + std::time::Duration::from_secs(5);
         let (folder, _) = cache.find("a").expect("it is there");
-        let file = fs::File::options().write(true).open(folder.join(DESCRIPTION)).expect("its description");
+        let description = folder.with_file_name(DESCRIPTION);
+        let file = fs::File::options().write(true).open(description).expect("its description");
         file.set_modified(later).expect("a file of ours");
         put(&cache, "c", 1000).await;
         assert!(cache.find("a").is_some() && cache.find("b").is_none() && cache.find("c").is_some());
         let newest = put(&cache, "d", 9000).await;
-        assert!(newest.exists() && cache.find("a").is_none() && cache.find("c").is_none());
+        assert!(newest.exists() && cache.find("c").is_none());
+        // Somebody may be reading what was used lately: two who fetch the same leave each other's.
+        let careful = DiskCache { grace: Duration::from_secs(60), limit: 0, ..cache };
+        let (one, other) = (put(&careful, "d", 10).await, put(&careful, "d", 10).await);
+        assert!(one.exists() && other.exists());
+        careful.forget("d");
+        assert!(careful.find("d").is_none());
     }
 
     #[tokio::test]
     async fn a_fetch_that_fails_leaves_nothing() {
         let root = tempfile::tempdir().expect("a folder");
-        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0 };
+        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0, grace: Duration::ZERO };
         let fetch = |folder: PathBuf| async move {
             fs::write(folder.join("model.onnx"), "half").expect("room for it");
             crate::error::bail!(Unreadable, "the line is dead")

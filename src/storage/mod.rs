@@ -44,10 +44,19 @@ impl StorageOptions {
         ours
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of the option `name`.
+    pub(crate) fn given(&self, name: &str) -> Option<String> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+
     /// The value of the option `name`, else of the environment variable `variable`.
     pub(crate) fn get(&self, name: &str, variable: &str) -> Option<String> {
-        let given = self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        given.or_else(|| std::env::var(variable).ok()).filter(|value| !value.is_empty())
+        self.given(name).or_else(|| std::env::var(variable).ok()).filter(|value| !value.is_empty())
     }
 
     /// Refuses options for another place than one with `scheme`, whose options' names start with `prefix`.
@@ -120,20 +129,39 @@ impl Place {
 
 /// `uri` without what may be secret: a user's name and password, and the query, which signs URLs.
 pub(crate) fn redacted(uri: &str) -> String {
-    let (base, query) = uri.split_once('?').map_or((uri, None), |(base, query)| (base, Some(query)));
-    let base = match base.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-            // abfss://container@account is no secret
-            let host = match host.rsplit_once('@') {
-                Some((user, host)) if user.contains(':') || scheme.starts_with("http") => host,
-                _ => host,
-            };
-            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
-        }
-        None => base.to_owned(),
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return uri.to_owned();
     };
-    if query.is_some() { format!("{base}?…") } else { base }
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let start = match authority.rfind('@') {
+        // A container and its account are no secret.
+        Some(at) if scheme.starts_with("abfs") && !authority[..at].contains(':') => 0,
+        Some(at) => at + 1,
+        // A password with a slash: what follows the colon is no port.
+        None => match authority.split_once(':') {
+            Some((_, port)) if !port.chars().all(|c| c.is_ascii_digit()) => rest.rfind('@').map_or(0, |at| at + 1),
+            _ => 0,
+        },
+    };
+    match rest[start..].split_once('?') {
+        Some((path, _)) => format!("{scheme}://{path}?…"),
+        None => format!("{scheme}://{}", &rest[start..]),
+    }
+}
+
+/// `name`, a path within a model's folder, without `.`; `None` if it leads out of it.
+pub(crate) fn relative(name: &str) -> Option<String> {
+    let mut parts = vec![];
+    for part in std::path::Path::new(name).components() {
+        match part {
+            std::path::Component::Normal(part) => parts.push(part.to_str()?),
+            std::path::Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    // What another system would take for a separator or a drive is no name here.
+    let plain = |part: &&str| !part.contains(['\\', ':']);
+    (!parts.is_empty() && parts.iter().all(plain)).then(|| parts.join("/"))
 }
 
 /// The store that `url` names (`s3`, `gs`, `az` and their kin), and the path within.
@@ -198,13 +226,25 @@ mod tests {
             ("http://token@host/m", "http://host/m"),
             ("abfss://models@account.dfs.core.windows.net/m", "abfss://models@account.dfs.core.windows.net/m"),
             ("s3://bucket/a/m.onnx", "s3://bucket/a/m.onnx"),
-            ("models/a.onnx", "models/a.onnx"),
+            ("https://ana:pa/s?s@host/m", "https://host/m"),
+            ("https://host:8080/@scope/m", "https://host:8080/@scope/m"),
+            ("hf://hf_token@owner/repo", "hf://owner/repo"),
+            ("hf://owner/repo@v2/m.onnx", "hf://owner/repo@v2/m.onnx"),
+            ("models/a?b.onnx", "models/a?b.onnx"),
         ] {
             assert_eq!(redacted(uri), shown);
         }
         let mut options = StorageOptions::default();
         assert!(options.push("aws.secret_access_key", "very secret") && !options.push("output", "y"));
         assert_eq!(format!("{options:?}"), "[\"aws.secret_access_key\"]");
+    }
+
+    #[test]
+    fn names_stay_within_a_folder() {
+        assert_eq!(relative("a/./b.bin").as_deref(), Some("a/b.bin"));
+        for wrong in ["", ".", "/etc/passwd", "../a", "a/../../b", "c:\\a", "a\\b"] {
+            assert_eq!(relative(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

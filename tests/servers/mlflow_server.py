@@ -83,6 +83,9 @@ try:
         result["folders"].append(str(local))
         result["versions"].append(estimator.predict(rows.to_numpy(np.float32)).tolist())
     client.set_registered_model_alias("progression", "champion", 1)
+    # One whose files the server does not hold.
+    client.create_registered_model("elsewhere")
+    client.create_model_version("elsewhere", source="s3://models/logged/model")
     client.set_registered_model_alias("progression", "challenger", 2)
     print(json.dumps(result), file=answer, flush=True)
     sys.stdin.read()

@@ -1,4 +1,4 @@
-"""An S3 server on a free port of loopback, with the bucket `models`: prints the port, and ends with its standard input.
+"""An S3 server on a free port of loopback, with a bucket `models` and a model in it: prints the port, and ends with its standard input.
 
 moto looks for an object before it creates it, in threads: a lock around each request makes `If-None-Match: *` what it is
 on S3, where of two writers one wins.
@@ -6,6 +6,7 @@ on S3, where of two writers one wins.
 
 import sys
 import threading
+from pathlib import Path
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -25,5 +26,7 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server.server_port}", region_name="us-east-1",
                       aws_access_key_id="key", aws_secret_access_key="secret")
 client.create_bucket(Bucket="models")
+model = Path(__file__).parent.parent / "models" / "types" / "scalar_double.onnx"
+client.upload_file(str(model), "models", "logged/model/model.onnx")
 print(server.server_port, flush=True)
 sys.stdin.read()

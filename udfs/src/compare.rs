@@ -1,8 +1,9 @@
 //! How far two predictions are apart.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, StructArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, MapArray, StructArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Float64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -10,9 +11,11 @@ use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 /// `compare_predictions(old, new)`: a struct of `difference`, the largest distance between numbers of the two that stand
-/// in the same place, and `differs`, whether anything else differs: a label, a NULL, a length.
+/// in the same place (under the same key of a map), and `differs`, whether anything else differs: a label, a NULL, a
+/// length.
 ///
-/// Predictions may be numbers, texts, lists, maps and structs of them. Two NaN are the same number.
+/// Predictions may be numbers, texts, lists, maps and structs of them. Integers are labels, which have no distance. Two
+/// NaN are the same number.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CompareFunction {
     signature: Signature,
@@ -57,12 +60,21 @@ impl ScalarUDFImpl for CompareFunction {
         let (old, new) = (old.to_array(args.number_rows)?, new.to_array(args.number_rows)?);
         let mut found = Comparison { difference: vec![0.0; old.len()], differs: vec![false; old.len()] };
         let rows: Vec<_> = (0..old.len()).collect();
-        found.compare(&old, &new, &rows, &rows, &rows)?;
+        // By blocks: the elements of long lists are paired one by one.
+        for rows in rows.chunks(BLOCK) {
+            found.compare(&old, &new, rows, rows, rows)?;
+        }
         let difference: ArrayRef = Arc::new(Float64Array::from(found.difference));
         let differs: ArrayRef = Arc::new(BooleanArray::from(found.differs));
         Ok(ColumnarValue::Array(Arc::new(StructArray::new(Self::fields(), vec![difference, differs], None))))
     }
 }
+
+/// Rows that are compared at once.
+const BLOCK: usize = 64;
+
+/// Places among the old values, places among the new, and the rows that they belong to.
+type Pairs = (Vec<usize>, Vec<usize>, Vec<usize>);
 
 struct Comparison {
     difference: Vec<f64>,
@@ -93,6 +105,10 @@ impl Comparison {
         }
         let (old_at, new_at, rows) = both;
         match (old.data_type(), new.data_type()) {
+            // Labels have no distance.
+            (one, other) if one.is_integer() && one == other => {
+                self.texts(old, new, (old_at, new_at, rows), &FormatOptions::default())
+            }
             (one, other) if one.is_numeric() && other.is_numeric() => {
                 let (old, new) = (cast(old, &DataType::Float64)?, cast(new, &DataType::Float64)?);
                 let (old, new) = (old.as_primitive::<Float64Type>(), new.as_primitive::<Float64Type>());
@@ -136,9 +152,7 @@ impl Comparison {
                     |offsets: &[i32], row: usize| (offsets[row] as usize, (offsets[row + 1] - offsets[row]) as usize);
                 let old_range = |row| range(old.value_offsets(), row);
                 let new_range = |row| range(new.value_offsets(), row);
-                let entries = |entries: &StructArray| Arc::new(entries.clone()) as ArrayRef;
-                let (old, new) = (entries(old.entries()), entries(new.entries()));
-                self.lists(&old, &new, (old_at, new_at, rows), &old_range, &new_range)
+                self.maps(old, new, (old_at, new_at, rows), &old_range, &new_range)
             }
             (DataType::Utf8, DataType::Utf8) => {
                 let (old, new) = (old.as_string::<i32>(), new.as_string::<i32>());
@@ -148,15 +162,57 @@ impl Comparison {
                 Ok(())
             }
             (one, other) if one == other && !one.is_nested() => {
-                let options = FormatOptions::default();
-                let (old, new) = (ArrayFormatter::try_new(old, &options)?, ArrayFormatter::try_new(new, &options)?);
-                for ((o, n), row) in old_at.into_iter().zip(new_at).zip(rows) {
-                    self.differs[row] |= old.value(o).to_string() != new.value(n).to_string();
-                }
-                Ok(())
+                self.texts(old, new, (old_at, new_at, rows), &FormatOptions::default())
             }
             (one, other) => exec_err!("predictions of {one} and {other} can't be compared"),
         }
+    }
+
+    /// Compares values by how they are displayed.
+    fn texts(
+        &mut self,
+        old: &ArrayRef,
+        new: &ArrayRef,
+        (old_at, new_at, rows): Pairs,
+        options: &FormatOptions,
+    ) -> Result<()> {
+        let (old, new) = (ArrayFormatter::try_new(old, options)?, ArrayFormatter::try_new(new, options)?);
+        for ((o, n), row) in old_at.into_iter().zip(new_at).zip(rows) {
+            self.differs[row] |= old.value(o).to_string() != new.value(n).to_string();
+        }
+        Ok(())
+    }
+
+    /// Compares the values of maps key by key, whatever order the keys have.
+    fn maps(
+        &mut self,
+        old: &MapArray,
+        new: &MapArray,
+        (old_at, new_at, rows): Pairs,
+        old_range: &dyn Fn(usize) -> (usize, usize),
+        new_range: &dyn Fn(usize) -> (usize, usize),
+    ) -> Result<()> {
+        let options = FormatOptions::default();
+        let (old_keys, new_keys) =
+            (ArrayFormatter::try_new(old.keys(), &options)?, ArrayFormatter::try_new(new.keys(), &options)?);
+        let mut values: Pairs = Pairs::default();
+        for ((o, n), row) in old_at.into_iter().zip(new_at).zip(rows) {
+            let ((o, o_length), (n, n_length)) = (old_range(o), new_range(n));
+            let places: HashMap<String, usize> =
+                (n..n + n_length).map(|place| (new_keys.value(place).to_string(), place)).collect();
+            self.differs[row] |= o_length != n_length;
+            for place in o..o + o_length {
+                match places.get(&old_keys.value(place).to_string()) {
+                    Some(other) => {
+                        values.0.push(place);
+                        values.1.push(*other);
+                        values.2.push(row);
+                    }
+                    None => self.differs[row] = true,
+                }
+            }
+        }
+        self.compare(old.values(), new.values(), &values.0, &values.1, &values.2)
     }
 
     /// Compares lists element by element; `(at, length)` of each by its place.
@@ -164,7 +220,7 @@ impl Comparison {
         &mut self,
         old: &ArrayRef,
         new: &ArrayRef,
-        (old_at, new_at, rows): (Vec<usize>, Vec<usize>, Vec<usize>),
+        (old_at, new_at, rows): Pairs,
         old_range: &dyn Fn(usize) -> (usize, usize),
         new_range: &dyn Fn(usize) -> (usize, usize),
     ) -> Result<()> {
@@ -180,5 +236,67 @@ impl Comparison {
             elements.2.extend(std::iter::repeat_n(row, o_length));
         }
         self.compare(old, new, &elements.0, &elements.1, &elements.2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{FixedSizeListArray, Int64Array, ListArray, MapBuilder, StringBuilder};
+    use datafusion::arrow::array::{Float32Array, Float64Builder};
+    use datafusion::arrow::datatypes::Float32Type;
+
+    use super::*;
+
+    fn compare(old: ArrayRef, new: ArrayRef) -> Vec<(f64, bool)> {
+        let rows: Vec<_> = (0..old.len()).collect();
+        let mut found = Comparison { difference: vec![0.0; old.len()], differs: vec![false; old.len()] };
+        found.compare(&old, &new, &rows, &rows, &rows).expect("predictions of one type");
+        found.difference.into_iter().zip(found.differs).collect()
+    }
+
+    #[test]
+    fn numbers_have_distances_and_labels_have_none() {
+        let floats = |values: [Option<f32>; 4]| Arc::new(Float32Array::from(values.to_vec())) as ArrayRef;
+        let infinite = f32::INFINITY;
+        let old = floats([Some(1.0), Some(f32::NAN), None, Some(infinite)]);
+        let new = floats([Some(1.5), Some(f32::NAN), Some(0.0), Some(infinite)]);
+        assert_eq!(compare(old, new), [(0.5, false), (0.0, false), (0.0, true), (0.0, false)]);
+        let labels = |values: [i64; 2]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        assert_eq!(compare(labels([1 << 60, 5]), labels([(1 << 60) + 1, 5])), [(0.0, true), (0.0, false)]);
+    }
+
+    #[test]
+    fn lists_are_compared_from_where_they_start() {
+        let list = |rows: Vec<Vec<f32>>| {
+            let rows = rows.into_iter().map(|row| Some(row.into_iter().map(Some)));
+            Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows)) as ArrayRef
+        };
+        let old = list(vec![vec![9.0; 3], vec![1.0, 2.0], vec![1.0]]).slice(1, 2);
+        let new = list(vec![vec![1.0, 2.25], vec![1.0, 2.0]]);
+        assert_eq!(compare(old, new), [(0.25, false), (0.0, true)]);
+        let fixed = |values: Vec<f32>| {
+            let rows = values.chunks(2).map(|row| Some(row.iter().copied().map(Some).collect::<Vec<_>>()));
+            Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(rows, 2)) as ArrayRef
+        };
+        let old = fixed(vec![9.0, 9.0, 1.0, 2.0, 3.0, 4.0]).slice(1, 2);
+        assert_eq!(compare(old, fixed(vec![1.0, 2.0, 3.0, 5.0])), [(0.0, false), (1.0, false)]);
+    }
+
+    #[test]
+    fn maps_are_compared_by_their_keys() {
+        let map = |rows: &[&[(&str, f64)]]| {
+            let mut builder = MapBuilder::new(None, StringBuilder::new(), Float64Builder::new());
+            for row in rows {
+                for (key, value) in *row {
+                    builder.keys().append_value(key);
+                    builder.values().append_value(*value);
+                }
+                builder.append(true).expect("as many keys as values");
+            }
+            Arc::new(builder.finish()) as ArrayRef
+        };
+        let old = map(&[&[("z", 9.0)], &[("a", 0.25), ("b", 0.75)], &[("a", 1.0)]]).slice(1, 2);
+        let new = map(&[&[("b", 0.5), ("a", 0.5)], &[("c", 1.0)]]);
+        assert_eq!(compare(old, new), [(0.25, false), (0.0, true)]);
     }
 }

@@ -97,7 +97,7 @@ fn mix(array: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
             let values = values.as_primitive::<Int64Type>();
             each(hashes, &mut |row, seed| integer(values.value(row), seed));
         }
-        other if other.is_floating() => {
+        other if other.is_floating() || other.is_decimal() => {
             let values = cast(array, &DataType::Float64)?;
             let values = values.as_primitive::<Float64Type>();
             each(hashes, &mut |row, seed| {
