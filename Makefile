@@ -5,6 +5,7 @@ ONNX        := 1.18.0
 DATA        := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/datafusion-predict
 RUNTIME     := $(DATA)/runtime
 CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datafusion-predict
+SERVERS     := $(CACHE)/servers
 BENCH       ?= $(CACHE)/bench
 MATRIX      ?= $(CACHE)/matrix
 FUZZ_SECONDS ?= 600
@@ -35,8 +36,10 @@ onnx: $(DATA)/onnx-$(ONNX)/onnx ## the package `onnx`, whose node tests our test
 $(DATA)/onnx-$(ONNX)/onnx:
 	$(PIP) install --no-deps --upgrade --target "$(DATA)/onnx-$(ONNX)" onnx==$(ONNX)
 
-servers: ## the environment of the servers that our tests run: S3, MLflow
-	. benches/environment.sh && environment servers tests/servers/requirements.txt
+servers: ## the servers that our tests run: S3, MLflow
+	cmp -s tests/servers/requirements.txt "$(SERVERS)/requirements.txt" || \
+	    { rm -rf "$(SERVERS)" && $(PIP) install --no-warn-conflicts --target "$(SERVERS)" -r tests/servers/requirements.txt \
+	      && cp tests/servers/requirements.txt "$(SERVERS)"; }
 
 matrix: runtime ## hundreds of models by the converters, against Python's onnxruntime
 	. benches/environment.sh && environment models tests/models/requirements.txt

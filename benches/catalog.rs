@@ -32,7 +32,7 @@ fn version(i: u64) -> Change {
         size: 1 << 20,
         external_files: vec![],
         copied: true,
-        features: interface.features.iter().filter_map(|feature| feature.name.clone()).collect(),
+        names_given: true,
         options: Default::default(),
         producer: "skl2onnx 1.20.0".into(),
         opset: "ai.onnx 17, ai.onnx.ml 1".into(),

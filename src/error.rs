@@ -90,6 +90,13 @@ impl Error {
         self
     }
 
+    /// Says what follows from it.
+    #[must_use]
+    pub(crate) fn with_note(mut self, note: Option<&str>) -> Self {
+        self.note = note.map(str::to_owned);
+        self
+    }
+
     /// Names the cause, whose text is part of this error's.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {

@@ -170,8 +170,8 @@ impl ModelLoader {
         if model.sha256() != record.sha256 {
             bail!(
                 InvalidModel,
-                "model '{label}': the file at '{}' is not the one that the version was made of: expected sha256 {}, found {}",
-                if record.copied { "the catalog" } else { &record.uri },
+                "model '{label}': the file '{}' is not the one that the version was made of: expected sha256 {}, found {}",
+                model.uri(),
                 record.sha256,
                 model.sha256()
             );
@@ -180,7 +180,7 @@ impl ModelLoader {
         let source = PredictorSource {
             label,
             model,
-            features: record.features.clone(),
+            features: version.given_names(),
             options: record.options.clone(),
             engine: PredictConfig::AUTO.to_owned(),
         };
@@ -198,7 +198,8 @@ impl ModelLoader {
                 source::fetch(&uri, &storage, &cache).await?.path
             }
         };
-        let uri = record.uri.clone();
+        // Of what the catalog holds, errors name the copy.
+        let uri = if record.copied { path.display().to_string() } else { record.uri.clone() };
         background::blocking(move || Model::read_file(&uri, &path)).await
     }
 

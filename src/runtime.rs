@@ -126,7 +126,7 @@ impl PredictRuntime {
         if create.options.copy == Some(false) && self.catalog.keeps_files() && secrets {
             bail!(
                 InvalidOption,
-                "model '{name}' can't be referred to (option 'copy'): its URI or options hold what may be secret, which the catalog does not keep, and others would need"
+                "model '{name}' can't be referred to (option 'copy'): its URI or options may hold credentials, which the catalog does not keep, and others would need: set environment variables instead"
             );
         }
         let (model, features) = self.read(name, &create.uri, create.features.clone(), &create.options.storage).await?;
@@ -219,7 +219,7 @@ impl PredictRuntime {
             size: model.size(),
             external_files: files.map(|files| files.external).unwrap_or_default(),
             copied,
-            features,
+            names_given: !features.is_empty(),
             options,
             producer: model.metadata().producer.clone(),
             opset: model.metadata().opsets_line(),

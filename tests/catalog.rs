@@ -106,7 +106,7 @@ fn record(sha256: &str) -> Box<VersionRecord> {
         size: 1,
         external_files: vec![],
         copied: true,
-        features: vec![],
+        names_given: false,
         options: Default::default(),
         producer: "a test".into(),
         opset: "ai.onnx 17".into(),
@@ -356,6 +356,15 @@ async fn damage_is_said_and_what_can_be_read_is_read() {
         back(path, before).await;
     }
     assert_eq!(versions(&open(&store).await.expect("as it was").snapshot()), 70);
+    // A commit that was removed is missed, and its number is not given away.
+    let behind = open(&store).await.expect("as it was");
+    let path = at("log/00000000000000000067.json");
+    let commit = store.inner.get(&path).await.expect("a commit").bytes().await.expect("its text");
+    store.inner.delete(&path).await.expect("it is there");
+    let error = open(&store).await.expect_err("a gap").to_string();
+    assert_eq!(error, "catalog 'test': log/00000000000000000067.json is missing: there are commits behind it");
+    back("log/00000000000000000067.json", commit).await;
+    behind.commit(create("m")).await.expect("a version");
 }
 
 /// A store that loses the answer to a commit, as networks do.

@@ -38,5 +38,5 @@ SELECT * FROM ml_compare(old => 'name/3', new => 'name/4', data => t)
 /// Whether `\h statement` asks for [`MODELS`].
 pub(crate) fn is_about_models(statement: &str) -> bool {
     let statement = statement.to_lowercase();
-    statement.contains("model") || statement.contains("predict")
+    ["model", "predict", "rollback", "versions", "alias", "traffic", "ml_"].iter().any(|word| statement.contains(word))
 }

@@ -298,6 +298,14 @@ fn checked_traffic(state: &CatalogSnapshot, model: &str, traffic: &Traffic) -> R
                 first.version
             );
         }
+        let named = |version: &ModelVersion| version.interface.features.iter().any(|feature| feature.name.is_some());
+        if named(first) != named(version) {
+            bail!(
+                InvalidStatement,
+                "model '{model}': its traffic can't be split: of the versions {} and {number}, one names its features, one does not",
+                first.version
+            );
+        }
         if let Some(by) = &by
             && !names().any(|name| name == by)
         {

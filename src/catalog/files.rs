@@ -68,7 +68,8 @@ pub(super) async fn publish(
         if let Some(local) = local {
             // A commit that outlasts the machine's failure must not name what does not.
             let path = local.join(target.as_ref());
-            flush(&path).map_err(|cause| unreadable(&path, cause))?;
+            let unflushed = |cause| error!(Unreadable, "'{}' can't be flushed", path.display()).with_source(cause);
+            flush(&path).map_err(unflushed)?;
         }
     }
     Ok(())
@@ -165,14 +166,10 @@ async fn send(
 
 /// Flushes a file, and the names that lead to it, to the disk.
 fn flush(path: &std::path::Path) -> std::io::Result<()> {
-    // Some systems flush only what may be written.
-    fs::File::options().append(true).open(path)?.sync_all()?;
-    if cfg!(unix) {
-        for folder in path.ancestors().skip(1).take(3) {
-            fs::File::open(folder)?.sync_all()?;
-        }
+    if !cfg!(unix) {
+        return fs::File::options().append(true).open(path)?.sync_all(); // other systems flush only what may be written
     }
-    Ok(())
+    path.ancestors().take(4).try_for_each(|path| fs::File::open(path)?.sync_all())
 }
 
 /// What the cache calls the files of this hash.

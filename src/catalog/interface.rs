@@ -70,7 +70,7 @@ impl Interface {
                 let width = encoder.width().unwrap_or(names.len());
                 let feature = |i| Feature { name: names.get(i).cloned(), value_type: matrix.element.to_string() };
                 // A wide vector is one thing, not thousands of features.
-                if width <= WIDEST { (0..width).map(feature).collect() } else { vec![] }
+                if width <= WIDEST || !names.is_empty() { (0..width).map(feature).collect() } else { vec![] }
             }
             None => {
                 let feature = |(i, input): (usize, &TensorSpec)| Feature {

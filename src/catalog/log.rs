@@ -18,6 +18,7 @@ use super::commit::{Action, Commit, FORMAT, Formatted, HistoryEntry, read_json};
 use super::{CatalogSnapshot, Change};
 use crate::background;
 use crate::error::{Error, Result, bail, error};
+use crate::storage::hint;
 
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -108,10 +109,23 @@ impl Log {
                 .buffered(usize::try_from(READ_AHEAD).unwrap_or(1))
                 .try_collect()
                 .await?;
+            let there = read.iter().take_while(|commit| commit.is_some()).count();
+            let gap = read.iter().skip(there).any(Option::is_some);
+            let missing = next + there as u64;
             next += together;
-            let wanted = read.len();
             commits.extend(read.into_iter().map_while(|commit| commit));
-            if (commits.len() as u64) + replayed.snapshot.sequence + 1 < next || wanted == 0 {
+            if gap {
+                // It may have been written after we looked for it; one that is still missing was removed.
+                match self.read_commit(missing).await? {
+                    Some(commit) => commits.push(commit),
+                    None => bail!(
+                        InvalidCatalog,
+                        "{} is missing: there are commits behind it",
+                        self.place(&self.commit_path(missing))
+                    ),
+                }
+                next = missing + 1;
+            } else if missing < next {
                 break;
             }
             together = READ_AHEAD;
@@ -260,7 +274,12 @@ impl Log {
         };
         match got {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            // Stores answer alike where there is no such bucket: not an empty catalog.
+            Err(cause @ object_store::Error::NotFound { .. })
+                if !["NoSuchBucket", "ContainerNotFound"].iter().any(|code| cause.to_string().contains(code)) =>
+            {
+                Ok(None)
+            }
             Err(cause) => Err(self.failed("read", path, cause)),
         }
     }
@@ -291,7 +310,8 @@ impl Log {
     }
 
     fn failed(&self, what: &str, path: &Path, cause: object_store::Error) -> Error {
-        error!(Unreadable, "{} can't be {what}", self.place(path)).with_source(cause)
+        let note = hint(&cause);
+        error!(Unreadable, "{} can't be {what}", self.place(path)).with_source(cause).with_note(note)
     }
 }
 

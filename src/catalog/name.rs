@@ -33,7 +33,7 @@ fn may_stand_in_names(c: char) -> bool {
 
 /// Whether `name`, which is folded already, is one.
 pub(super) fn is_name(name: &str) -> bool {
-    (1..=LONGEST).contains(&name.len()) && name.chars().all(may_stand_in_names)
+    (1..=LONGEST).contains(&name.len()) && !name.starts_with(['-', '.']) && name.chars().all(may_stand_in_names)
 }
 
 /// The name of a model or of an alias, folded like an SQL identifier: to lower case, unless it stands in double quotes.
@@ -48,6 +48,9 @@ pub(crate) fn fold_name(name: &str) -> Result<String> {
     match wrong {
         Some(wrong) => {
             bail!(InvalidStatement, "'{name}' is no name: '{wrong}' is not a letter (a to z), a digit, '_', '-' or '.'")
+        }
+        None if folded.starts_with(['-', '.']) => {
+            bail!(InvalidStatement, "'{name}' is no name: it starts with '{}'", &folded[..1])
         }
         None if folded.is_empty() => bail!(InvalidStatement, "a name is empty"),
         None if folded.len() > LONGEST => {
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(parse("Churn").expect("a name"), ("churn".into(), VersionReference::Current));
         assert_eq!(parse("\"Churn\"/3").expect("a version"), ("Churn".into(), VersionReference::Number(3)));
         assert_eq!(parse("churn@Best").expect("an alias"), ("churn".into(), VersionReference::Alias("best".into())));
-        for wrong in ["", "a b", "a/x", "a/b/1", "a@", "a@b/1", "a'b", "é", &"a".repeat(256)] {
+        for wrong in ["", "a b", "a/x", "a/b/1", "a@", "a@b/1", "a'b", ".", "-a", "é", &"a".repeat(256)] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -38,6 +38,12 @@ impl ModelVersion {
     pub fn label(&self) -> String {
         format!("{}/{}", self.model, self.version)
     }
+
+    /// The names that were given to its features; none if they are the graph's.
+    pub(crate) fn given_names(&self) -> Vec<String> {
+        let given = self.interface.features.iter().filter(|_| self.record.names_given);
+        given.filter_map(|feature| feature.name.clone()).collect()
+    }
 }
 
 /// A version's file, and how it is called.
@@ -54,9 +60,9 @@ pub struct VersionRecord {
     pub external_files: Vec<String>,
     /// Whether the catalog holds the file; else it is read from `uri`, and checked against the hash.
     pub copied: bool,
-    /// Names of the features, where `CREATE MODEL` or the model's description gave them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub features: Vec<String>,
+    /// Whether the features' names were given, by `CREATE MODEL` or by the model's description; else they are the graph's.
+    #[serde(default)]
+    pub names_given: bool,
     /// How it is called.
     #[serde(default, skip_serializing_if = "ModelOptions::is_default")]
     pub options: ModelOptions,
@@ -87,7 +93,7 @@ pub struct ModelEntry {
     pub last_version: u64,
     /// The versions that are there, by number.
     pub versions: BTreeMap<u64, Arc<ModelVersion>>,
-    /// The versions that the bare name has stood for, up to the one that it does now, for [`Change::Rollback`].
+    /// The versions up to the one that the bare name stands for now that it has stood for, for [`Change::Rollback`].
     ///
     /// [`Change::Rollback`]: super::Change::Rollback
     pub served: Vec<u64>,
@@ -105,12 +111,10 @@ pub struct ModelEntry {
 const SERVED: usize = 100;
 
 impl ModelEntry {
-    /// The bare name stands for `version`: a new one, or one that it goes back to.
+    /// The bare name stands for `version` from now on.
     pub(super) fn serve(&mut self, version: u64) {
-        match self.served.iter().rposition(|served| *served == version) {
-            Some(place) => self.served.truncate(place + 1),
-            None => self.served.push(version),
-        }
+        self.served.retain(|served| *served < version); // back is to an older one
+        self.served.push(version);
         if self.served.len() > SERVED {
             self.served.remove(0);
         }

@@ -110,9 +110,6 @@ pub(super) async fn get_json(url: &Url, login: &Login) -> Result<Option<serde_js
     if status == StatusCode::NOT_FOUND {
         return Ok(None);
     }
-    if !status.is_success() {
-        return Err(refused(&shown, status));
-    }
     let mut bytes = vec![];
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -121,6 +118,12 @@ pub(super) async fn get_json(url: &Url, login: &Login) -> Result<Option<serde_js
         if bytes.len() > LARGEST_JSON {
             bail!(Unreadable, "'{shown}' can't be read: its answer is larger than {LARGEST_JSON} bytes");
         }
+    }
+    if !status.is_success() {
+        // MLflow says why.
+        let answer: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+        let message = answer.as_ref().and_then(|answer| answer["message"].as_str());
+        return Err(refused(&shown, status).with_note(message));
     }
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|cause| error!(Unreadable, "'{shown}' did not answer in JSON").with_source(cause))

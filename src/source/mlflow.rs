@@ -114,11 +114,11 @@ fn parse(uri: &str) -> Result<Registered> {
     Ok(Registered { name: name.to_owned(), version })
 }
 
-/// Asks the tracking server where the model `uri` is.
+/// Asks the tracking server which version `uri` is, and where its files are.
 ///
 /// # Errors
 /// No tracking server, one that can't be reached or that refuses; no such model, version or alias.
-pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<Artifact> {
+pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<(String, Artifact)> {
     let Registered { name, version } = parse(uri)?;
     let server = Server::of(uri, options)?;
     let version = match version {
@@ -145,6 +145,8 @@ pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<Artif
             .map(str::to_owned)
             .ok_or_else(|| error!(UnknownModel, "'{uri}': MLflow does not say where the model '{id}' is"))?;
     }
+    // An alias moves on: what was read is this version.
+    let resolved = format!("mlflow:/models/{name}/{version}");
     match place.strip_prefix("mlflow-artifacts:") {
         Some(path) => {
             // With `//host/`, it names a server, which is the one that was asked.
@@ -153,12 +155,12 @@ pub(super) async fn resolve(uri: &str, options: &StorageOptions) -> Result<Artif
                 None => path.trim_start_matches('/'),
             };
             let base = join(&server.base, &format!("api/2.0/mlflow-artifacts/artifacts/{path}/"))?;
-            Ok(Artifact::Served(Site::new(base, server.login, file_or_folder(""))))
+            Ok((resolved, Artifact::Served(Site::new(base, server.login, file_or_folder("")))))
         }
         None => {
             let place = format!("{}/", place.trim_end_matches('/'));
             server.may_name(uri, &place)?;
-            Ok(Artifact::Elsewhere(place))
+            Ok((resolved, Artifact::Elsewhere(place)))
         }
     }
 }

@@ -56,14 +56,18 @@ pub(crate) async fn fetch(uri: &str, options: &StorageOptions, cache: &DiskCache
         Place::Remote(url) => match url.scheme() {
             "http" | "https" => fetch_remote(uri, &http::site(&url, options)?, cache).await,
             "hf" => fetch_remote(uri, &hub::repository(&url, options)?, cache).await,
-            "mlflow" | "models" => match mlflow::resolve(uri, options).await? {
-                mlflow::Artifact::Elsewhere(place) => {
-                    let options = options.for_place(&place);
-                    let fetched = Box::pin(fetch(&place, &options, cache)).await?;
-                    Ok(Fetched { uri: redacted(uri), ..fetched })
+            "mlflow" | "models" => {
+                let (uri, artifact) = mlflow::resolve(uri, options).await?;
+                match artifact {
+                    mlflow::Artifact::Elsewhere(place) => {
+                        let options = options.for_place(&place);
+                        // A place of the server's choice: boxed, since it may be any.
+                        let fetched = Box::pin(fetch(&place, &options, cache)).await?;
+                        Ok(Fetched { uri, ..fetched })
+                    }
+                    mlflow::Artifact::Served(files) => fetch_remote(&uri, &files, cache).await,
                 }
-                mlflow::Artifact::Served(files) => fetch_remote(uri, &files, cache).await,
-            },
+            }
             "s3" | "s3a" | "gs" | "az" | "adl" | "azure" | "abfs" | "abfss" => {
                 fetch_remote(uri, &object::folder(&url, options)?, cache).await
             }

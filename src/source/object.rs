@@ -10,7 +10,7 @@ use url::Url;
 
 use super::remote::{Opened, Remote, file_or_folder};
 use crate::error::{Result, error};
-use crate::storage::{StorageOptions, open_store, redacted};
+use crate::storage::{StorageOptions, hint, open_store, redacted};
 
 /// Objects of a store, by their paths from its root.
 pub(super) struct Objects {
@@ -33,8 +33,10 @@ pub(super) fn folder(url: &Url, options: &StorageOptions) -> Result<Objects> {
 #[async_trait]
 impl Remote for Objects {
     async fn open(&self, name: &str, known: Option<&str>) -> Result<Opened> {
-        let unreadable =
-            |cause: object_store::Error| error!(Unreadable, "'{}' can't be read", self.uri).with_source(cause);
+        let unreadable = |cause: object_store::Error| {
+            let note = hint(&cause);
+            error!(Unreadable, "'{}' can't be read", self.uri).with_source(cause).with_note(note)
+        };
         let path = Path::parse(name).map_err(|cause| unreadable(cause.into()))?;
         let options = GetOptions::new().with_if_none_match(known);
         match self.store.get_opts(&path, options).await {

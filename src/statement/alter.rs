@@ -164,11 +164,12 @@ fn tag(parser: &mut Parser) -> Result<(String, Option<String>), ParserError> {
 fn traffic(parser: &mut Parser) -> Result<Traffic, ParserError> {
     parser.expect_token(&Token::LParen)?;
     let shares = parser.parse_comma_separated(|parser| {
-        let token = parser.peek_token();
-        let version = match version_number(&target(parser)?) {
-            Some(version) => version,
-            None => return parser.expected("a version, as in v3", token),
+        let token = parser.next_token();
+        let version = match &token.token {
+            Token::Number(text, _) | Token::Word(Word { value: text, .. }) => version_number(text),
+            _ => None,
         };
+        let Some(version) = version else { return parser.expected("a version, as in v3", token) };
         let token = parser.next_token();
         match &token.token {
             Token::Number(number, _) if number.parse::<u32>().is_ok() => {

@@ -25,8 +25,8 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
         Some(name) => {
             let tables = table_names(state);
             match datafusion_predict_udfs::nearest(name, tables.iter().map(String::as_str)) {
-                Some(near) => plan_datafusion_err!("table '{name}' not found; did you mean '{near}'?"),
-                None => error,
+                Some(near) if near != name => plan_datafusion_err!("table '{name}' not found; did you mean '{near}'?"),
+                _ => error,
             }
         }
         None => error,

@@ -105,8 +105,8 @@ fn statement(parser: &mut DFParser) -> DFResult<PredictStatement> {
             skip(&mut parser.parser, 2);
             Ok(PredictStatement::ShowModels)
         }
-        ["SHOW", "VERSIONS", "IN", "MODEL"] => {
-            skip(&mut parser.parser, 4);
+        ["SHOW", "VERSIONS", "IN", next] => {
+            skip(&mut parser.parser, if *next == "MODEL" { 4 } else { 3 });
             Ok(PredictStatement::ShowVersions { name: fold_name(&reference(&mut parser.parser)?)? })
         }
         ["DESCRIBE" | "DESC", "MODEL", ..] if is_name(&parser.parser.peek_nth_token(2).token) => {

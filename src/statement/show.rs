@@ -24,6 +24,8 @@ fn notes(notes: &[TensorNote]) -> String {
 /// One row for each model. Engine and device are known of what is loaded.
 pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
     let snapshot = runtime.catalog().snapshot();
+    let traffic = snapshot.models().map(|model| model.traffic.as_ref().map(ToString::to_string));
+    let traffic: ArrayRef = Arc::new(traffic.collect::<StringArray>());
     let models: Vec<_> = snapshot.models().filter_map(|model| model.default_version()).collect();
     let loaded: Vec<_> = models.iter().map(|version| runtime.loader().peek(version)).collect();
     let each = |value: fn(&ModelVersion) -> String| strings(models.iter().map(|model| value(model)));
@@ -34,6 +36,7 @@ pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
     Ok(RecordBatch::try_from_iter([
         ("name", each(|model| model.model.clone())),
         ("version", versions),
+        ("traffic", traffic),
         ("inputs", each(|model| notes(&model.interface.inputs))),
         ("outputs", each(|model| notes(&model.interface.outputs))),
         ("engine", known(|predictor| predictor.engine().to_owned())),
@@ -78,6 +81,9 @@ pub(super) fn model(
         }
     }
     row("model", "uri", record.uri.clone());
+    if record.copied {
+        row("model", "copied", "true".to_owned());
+    }
     row("model", "sha256", record.sha256.clone());
     row("model", "size", record.size.to_string());
     row("model", "producer", record.producer.clone());
@@ -91,7 +97,7 @@ pub(super) fn model(
             }
             for (i, feature) in interface.features.iter().enumerate() {
                 if let Some(name) = &feature.name {
-                    row("feature", name, format!("argument {}", i + 1));
+                    row("feature", name, format!("argument {}: {}", i + 1, feature.value_type));
                 }
             }
             for output in &interface.outputs {
@@ -118,7 +124,8 @@ pub(super) fn model(
         row("input", &input.name, input.type_line());
     }
     for (i, feature) in predictor.feature_names().unwrap_or_default().iter().enumerate() {
-        row("feature", feature, format!("argument {}", i + 1));
+        let value_type = interface.features.get(i).map_or("", |feature| &feature.value_type);
+        row("feature", feature, format!("argument {}: {value_type}", i + 1));
     }
     for output in &predictor.signature().outputs {
         row("output", &output.name, output.type_line());
@@ -145,9 +152,7 @@ pub(super) fn model(
             row("call", "not run by", refusal.clone());
         }
     }
-    if let Some(size) = predictor.size_in_memory() {
-        row("call", "bytes in memory", size.to_string());
-    }
+    row("call", "bytes in memory", predictor.memory().to_string());
     table(&rows)
 }
 

@@ -255,7 +255,7 @@ fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
 }
 
 fn map(rows: impl Iterator<Item = impl Iterator<Item = (String, String)>>) -> Result<ArrayRef> {
-    let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+    let names = MapFieldNames { entry: "entries".into(), key: "key".into(), value: "value".into() };
     let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for row in rows {
         for (key, value) in row {

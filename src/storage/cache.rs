@@ -49,7 +49,7 @@ impl DiskCache {
         let root = named.unwrap_or_else(|| {
             dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("datafusion-predict").join("fetched")
         });
-        Self { root, limit, largest_fetch, grace: Duration::from_secs(600) }
+        Self { root, limit, largest_fetch, grace: Duration::from_secs(60) }
     }
 
     /// The entry that was last fetched under `name`, with the folder of its files.

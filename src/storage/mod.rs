@@ -35,6 +35,17 @@ impl StorageOptions {
     /// What the names of these options begin with.
     pub const PREFIXES: [&str; 6] = ["aws.", "azure.", "gcp.", "hf.", "http.", "mlflow."];
 
+    /// The options that are not settings of an object store.
+    const NAMES: [&str; 7] = [
+        "http.token",
+        "hf.token",
+        "hf.endpoint",
+        "mlflow.tracking_uri",
+        "mlflow.token",
+        "mlflow.username",
+        "mlflow.password",
+    ];
+
     /// Takes over an option, if its name is that of one of these.
     pub(crate) fn push(&mut self, name: &str, value: &str) -> bool {
         let ours = Self::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -63,6 +74,19 @@ impl StorageOptions {
     pub(crate) fn check(&self, scheme: &str, prefix: Option<&str>) -> Result<()> {
         match self.0.iter().find(|(name, _)| prefix.is_none_or(|prefix| !name.starts_with(prefix))) {
             Some((name, _)) => bail!(InvalidOption, "option '{name}' has no meaning for a model by '{scheme}'"),
+            None => {}
+        }
+        // Those of stores are checked by the stores.
+        let ours = |name: &str| ["hf.", "http.", "mlflow."].iter().any(|prefix| name.starts_with(prefix));
+        match self.0.iter().find(|(name, _)| ours(name) && !Self::NAMES.contains(&name.as_str())) {
+            Some((name, _)) => {
+                let near = datafusion_predict_udfs::nearest(name, Self::NAMES);
+                let near = near.map_or_else(
+                    || format!("; there are {}", Self::NAMES.join(", ")),
+                    |near| format!("; did you mean '{near}'?"),
+                );
+                bail!(InvalidOption, "unknown option '{name}'{near}")
+            }
             None => Ok(()),
         }
     }
@@ -117,12 +141,24 @@ impl Place {
                 },
                 _ => bail!(Unreadable, "'{uri}' can't be read: expected file:///, and an absolute path"),
             },
+            Some((scheme, _))
+                if !uri.contains("://") && ["s3", "gs", "az", "http", "https", "hf"].contains(&scheme) =>
+            {
+                bail!(Unreadable, "'{uri}' can't be read: expected {scheme}://")
+            }
+            Some(("runs", _)) => bail!(
+                Unreadable,
+                "'{uri}' can't be read: name a registered model, as in mlflow:/models/name/1, or give the path of its folder"
+            ),
             Some(_) if uri.contains("://") || uri.starts_with("mlflow:") || uri.starts_with("models:") => {
                 Url::parse(uri)
                     .map(Self::Remote)
                     .map_err(|cause| error!(Unreadable, "'{}' is no URL", redacted(uri)).with_source(cause))
             }
-            _ => Ok(Self::Local(PathBuf::from(uri))),
+            _ => match (uri.strip_prefix("~/"), dirs::home_dir()) {
+                (Some(rest), Some(home)) => Ok(Self::Local(home.join(rest))),
+                _ => Ok(Self::Local(PathBuf::from(uri))),
+            },
         }
     }
 }
@@ -130,7 +166,11 @@ impl Place {
 /// `uri` without what may be secret: a user's name and password, and the query, which signs URLs.
 pub(crate) fn redacted(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else {
-        return uri.to_owned();
+        // Not a URL, but perhaps meant as one: `user:password@host`.
+        return match uri.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') && !user.contains(['/', '\\']) => host.to_owned(),
+            _ => uri.to_owned(),
+        };
     };
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     let start = match authority.rfind('@') {
@@ -173,6 +213,12 @@ pub(crate) fn relative(name: &str) -> Option<String> {
 pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let shown = redacted(url.as_str());
     let unusable = |cause: object_store::Error| error!(Unreadable, "'{shown}' can't be used").with_source(cause);
+    if url.query().is_some() || url.password().is_some() {
+        bail!(
+            Unreadable,
+            "'{shown}' can't be used: credentials belong into the environment or the options, not into the URL of a store"
+        );
+    }
     let (scheme, path) = ObjectStoreScheme::parse(url)
         .map_err(|cause| error!(Unreadable, "'{shown}' can't be read").with_source(cause))?;
     let store: Arc<dyn ObjectStore> = match scheme {
@@ -204,6 +250,17 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
     Ok((store, path))
 }
 
+/// What may be done about the failure of a store, where that is known.
+pub(crate) fn hint(cause: &object_store::Error) -> Option<&'static str> {
+    let text = cause.to_string();
+    match text.contains("169.254.169.254") || text.contains("metadata.google.internal") {
+        true => Some(
+            "no credentials were found: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or GOOGLE_…, AZURE_…) set?",
+        ),
+        false => None,
+    }
+}
+
 /// The folder `path` of this machine as a store.
 pub(crate) fn open_folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
     let store = std::fs::create_dir_all(path)
@@ -231,6 +288,7 @@ mod tests {
             ("hf://hf_token@owner/repo", "hf://owner/repo"),
             ("hf://owner/repo@v2/m.onnx", "hf://owner/repo@v2/m.onnx"),
             ("models/a?b.onnx", "models/a?b.onnx"),
+            ("ana:pw@127.0.0.1:5000", "127.0.0.1:5000"),
         ] {
             assert_eq!(redacted(uri), shown);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::functions::core::{get_field, named_struct};
+use datafusion::functions_nested::expr_fn::array_element;
 use datafusion::logical_expr::expr::{ScalarFunction, WildcardOptions};
 use datafusion::logical_expr::utils::{expand_qualified_wildcard, expand_wildcard};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, ScalarUDFImpl, lit, when};
@@ -91,9 +92,14 @@ fn split(function: &PredictFunction, name: &str, shares: Vec<(BoundCall, u32)>, 
         None => first.features.clone(),
         Some(by) => {
             let place = first.model.feature_names().and_then(|names| names.iter().position(|name| name == by));
-            match place.and_then(|place| first.features.get(place)) {
-                Some(feature) => vec![feature.clone()],
-                None => {
+            let width = first.model.feature_names().map_or(0, <[String]>::len);
+            match place {
+                // One list holds all features.
+                Some(place) if first.features.len() == 1 && width > 1 => {
+                    vec![array_element(first.features[0].clone(), lit(place as i64 + 1))]
+                }
+                Some(place) if place < first.features.len() => vec![first.features[place].clone()],
+                _ => {
                     return plan_err!(
                         "model '{name}': its traffic is split by '{by}', which is no feature of '{}'",
                         first.model.label()

@@ -1,6 +1,5 @@
 //! The split of rows between versions of a model.
 
-use std::fmt::Write;
 use std::hash::Hash;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int32Array};
@@ -14,8 +13,10 @@ use twox_hash::XxHash64;
 /// `traffic(value, …)`: the place of the version that a row goes to, from 0.
 ///
 /// It depends on the model's name and on the values alone: not on the machine, on the type that holds a number or a text,
-/// or on other rows. Each value is hashed in turn with XXH64 <https://xxhash.com>, seeded by what came before it: integral
-/// numbers as 64-bit integers, others as 64-bit floats, little endian; texts as UTF-8; all else as Arrow displays it.
+/// or on other rows, and a list of features counts as the features do. Each value is a word of 64 bits: an integral number
+/// as an integer, another as the nearest 32-bit float, a text as the XXH64 of its UTF-8, all else as that of what Arrow
+/// displays. The words of a row, after the XXH64 of the model's name,
+/// are folded as XXH64 <https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md> folds the last words of its input.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct TrafficFunction {
     /// How plans show it: with the model and the shares.
@@ -69,7 +70,7 @@ impl ScalarUDFImpl for TrafficFunction {
         for argument in &args.args {
             mix(&argument.to_array(rows)?, &mut hashes)?;
         }
-        let places: Int32Array = hashes.into_iter().map(|hash| self.place(hash)).collect();
+        let places: Int32Array = hashes.into_iter().map(|hash| self.place(finish(hash))).collect();
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::Int32(Some(places.value(0)))),
             false => ColumnarValue::Array(std::sync::Arc::new(places)),
@@ -77,64 +78,104 @@ impl ScalarUDFImpl for TrafficFunction {
     }
 }
 
-/// Hashes the values of `array` into `hashes`, one for each row.
+const PRIMES: [u64; 4] = [0x9E37_79B1_85EB_CA87, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9, 0x85EB_CA77_C2B2_AE63];
+
+/// One step of XXH64 over a word.
+fn fold(hash: u64, word: u64) -> u64 {
+    let round = word.wrapping_mul(PRIMES[1]).rotate_left(31).wrapping_mul(PRIMES[0]);
+    (hash ^ round).rotate_left(27).wrapping_mul(PRIMES[0]).wrapping_add(PRIMES[3])
+}
+
+/// The last step of XXH64: every bit has a say in every other.
+fn finish(mut hash: u64) -> u64 {
+    hash = (hash ^ (hash >> 33)).wrapping_mul(PRIMES[1]);
+    hash = (hash ^ (hash >> 29)).wrapping_mul(PRIMES[2]);
+    hash ^ (hash >> 32)
+}
+
+/// Folds the values of `array` into `hashes`, one for each row.
 fn mix(array: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
-    let each = |hashes: &mut [u64], hash: &mut dyn FnMut(usize, u64) -> u64| {
-        for (row, state) in hashes.iter_mut().enumerate() {
-            *state = if array.is_null(row) { XxHash64::oneshot(*state, &[]) } else { hash(row, *state) };
-        }
-    };
-    let integer = |value: i64, seed| XxHash64::oneshot(seed, &value.to_le_bytes());
     match array.data_type() {
         DataType::Dictionary(_, values) => return mix(&cast(array, values)?, hashes),
+        DataType::FixedSizeList(item, _) => return mix(&cast(array, &DataType::List(item.clone()))?, hashes),
+        DataType::LargeList(item) => return mix(&cast(array, &DataType::List(item.clone()))?, hashes),
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                if lists.is_null(row) {
+                    *hash = missing(*hash);
+                    continue;
+                }
+                // As if each element were an argument: one hash goes through all of them.
+                let elements = lists.value(row);
+                for element in 0..elements.len() {
+                    mix(&elements.slice(element, 1), std::slice::from_mut(hash))?;
+                }
+            }
+        }
         DataType::UInt64 => {
-            let values = array.as_primitive::<UInt64Type>();
-            // Beyond i64 the bits are those of a negative number, which is no worse than any other.
-            each(hashes, &mut |row, seed| integer(values.value(row) as i64, seed));
+            let values = array.as_primitive::<UInt64Type>().values();
+            fold_words(array, hashes, |row| values[row]);
         }
         other if other.is_integer() || *other == DataType::Boolean => {
-            let values = cast(array, &DataType::Int64)?;
-            let values = values.as_primitive::<Int64Type>();
-            each(hashes, &mut |row, seed| integer(values.value(row), seed));
+            let numbers = cast(array, &DataType::Int64)?;
+            let values = numbers.as_primitive::<Int64Type>().values();
+            fold_words(array, hashes, |row| values[row].cast_unsigned());
         }
         other if other.is_floating() || other.is_decimal() => {
-            let values = cast(array, &DataType::Float64)?;
-            let values = values.as_primitive::<Float64Type>();
-            each(hashes, &mut |row, seed| {
-                let value = values.value(row);
-                let integral = value.fract() == 0.0 && value.abs() < i64::MAX as f64;
-                let value = if value.is_nan() { f64::NAN } else { value };
-                if integral { integer(value as i64, seed) } else { XxHash64::oneshot(seed, &value.to_le_bytes()) }
-            });
+            let numbers = cast(array, &DataType::Float64)?;
+            let values = numbers.as_primitive::<Float64Type>().values();
+            fold_words(array, hashes, |row| number(values[row]));
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let values = cast(array, &DataType::Utf8View)?;
-            let values = values.as_string_view();
-            each(hashes, &mut |row, seed| XxHash64::oneshot(seed, values.value(row).as_bytes()));
+            let texts = cast(array, &DataType::Utf8View)?;
+            let values = texts.as_string_view();
+            fold_words(array, hashes, |row| XxHash64::oneshot(0, values.value(row).as_bytes()));
         }
         _ => {
             let options = FormatOptions::default();
             let formatter = ArrayFormatter::try_new(array, &options)?;
-            let mut text = String::new();
-            let mut failed = Ok(());
-            each(hashes, &mut |row, seed| {
-                text.clear();
-                if let Err(error) = formatter.value(row).try_to_string().map(|value| text.write_str(&value)) {
-                    failed = Err(error.into());
-                }
-                XxHash64::oneshot(seed, text.as_bytes())
-            });
-            return failed;
+            let texts = (0..array.len()).map(|row| formatter.value(row).try_to_string());
+            let texts = texts.collect::<std::result::Result<Vec<_>, _>>()?;
+            fold_words(array, hashes, |row| XxHash64::oneshot(0, texts[row].as_bytes()));
         }
     }
     Ok(())
+}
+
+/// A number is the same word whatever type holds it.
+fn number(value: f64) -> u64 {
+    let integral = |value: f64| Some(value as i64).filter(|it| *it as f64 == value && *it != i64::MAX); // `as` saturates
+    let nearest = value as f32;
+    match integral(value).or_else(|| integral(nearest.into())) {
+        Some(integer) => integer.cast_unsigned(),
+        None if value.is_nan() => f32::NAN.to_bits().into(),
+        None => nearest.to_bits().into(),
+    }
+}
+
+/// The step for a value that is not there.
+fn missing(hash: u64) -> u64 {
+    fold(hash, 0).rotate_left(1)
+}
+
+fn fold_words(array: &ArrayRef, hashes: &mut [u64], word: impl Fn(usize) -> u64) {
+    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => hashes.iter_mut().enumerate().for_each(|(row, hash)| *hash = fold(*hash, word(row))),
+        Some(nulls) => {
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                *hash = if nulls.is_null(row) { missing(*hash) } else { fold(*hash, word(row)) };
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{Float32Array, Float64Array, Int64Array, LargeStringArray, StringArray};
+    use datafusion::arrow::array::{Float32Array, Float64Array, Int64Array, LargeStringArray, ListArray, StringArray};
+    use datafusion::arrow::datatypes::Float32Type;
 
     use super::*;
 
@@ -151,6 +192,15 @@ mod tests {
         assert_eq!(hashes(Arc::new(Float64Array::from(vec![Some(1.0), Some(-5.0), None]))), integers);
         assert_eq!(hashes(Arc::new(Float32Array::from(vec![Some(1.0), Some(-5.0), None]))), integers);
         assert_eq!(hashes(Arc::new(Float64Array::from(vec![-0.0]))), hashes(Arc::new(Int32Array::from(vec![0]))));
+        let fractions = hashes(Arc::new(Float64Array::from(vec![0.1, 16_777_217.5])));
+        assert_eq!(hashes(Arc::new(Float32Array::from(vec![0.1, 16_777_217.5]))), fractions);
+        // A list counts as its elements do.
+        let mut columns = vec![7];
+        for value in [0.1, 2.0] {
+            mix(&(Arc::new(Float64Array::from(vec![value])) as ArrayRef), &mut columns).expect("a number");
+        }
+        let list = ListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(0.1), Some(2.0)])]);
+        assert_eq!(hashes(Arc::new(list)), columns);
         let texts = hashes(Arc::new(StringArray::from(vec![Some("a"), None])));
         assert_eq!(hashes(Arc::new(LargeStringArray::from(vec![Some("a"), None]))), texts);
         let dictionary = cast(
@@ -166,10 +216,14 @@ mod tests {
         let keys = Int64Array::from_iter_values(0..100_000);
         let mut hashes = vec![traffic.seed; keys.len()];
         mix(&(Arc::new(keys) as ArrayRef), &mut hashes).expect("integers");
-        let second = hashes.iter().filter(|hash| traffic.place(**hash) == 1).count();
+        let second = hashes.iter().filter(|hash| traffic.place(finish(**hash)) == 1).count();
         assert!((9_500..10_500).contains(&second), "{second}");
         assert_eq!((traffic.place(0), traffic.place(u64::MAX)), (0, 1));
+        // By Python: xxhash.xxh64_intdigest(word, 0) of one word starts from PRIME5 + 8, where a row starts from its model.
+        let start = 0x27D4_EB2F_1656_67C5 + 8;
+        let words = [0, 1, 0x0123_4567_89AB_CDEF].map(|word| finish(fold(start, word)));
+        assert_eq!(words, [3_803_688_792_395_291_579, 11_468_921_228_449_061_269, 16_878_455_698_304_287_724]);
         // Written down, so that the split of a release is that of the next.
-        assert_eq!(hashes[..2], [13_648_055_822_481_396_755, 6_037_627_138_645_111_265]);
+        assert_eq!(hashes[..2], [17_359_787_713_946_478_792, 10_118_390_422_039_017_050]);
     }
 }

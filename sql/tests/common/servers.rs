@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::root;
 
-/// A server in Python, of `tests/servers`, in the environment that `make servers` makes.
+/// A server in Python, of `tests/servers`, with the packages that `make servers` installs.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub(crate) struct PythonServer {
     process: Child,
@@ -19,14 +19,17 @@ pub(crate) struct PythonServer {
 #[allow(dead_code, reason = "each test file uses its part")]
 impl PythonServer {
     pub(crate) fn start(script: &str, arguments: &[&str]) -> Self {
-        let mut process = Command::new(python())
+        let packages = packages();
+        assert!(packages.is_dir(), "the packages of the servers are not there: run `make servers`");
+        let mut process = Command::new("python3")
+            .env("PYTHONPATH", packages)
             .arg(root().join("tests/servers").join(script))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("no Python for the servers: run `make servers` ({error})"));
+            .expect("Python starts");
         let mut line = String::new();
         let stdout = process.stdout.as_mut().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line when it is ready");
@@ -43,10 +46,10 @@ impl Drop for PythonServer {
 }
 
 #[allow(dead_code, reason = "each test file uses its part")]
-fn python() -> PathBuf {
+fn packages() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.expect("a home").join("datafusion-predict/venv-servers/bin/python")
+    cache.expect("a home").join("datafusion-predict/servers")
 }
 
 /// One request: the path with its query, and the headers in lower case.
