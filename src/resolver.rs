@@ -39,7 +39,32 @@ impl ModelResolver for CatalogResolver {
     }
 
     fn pin(&self) -> Arc<dyn ModelResolver> {
-        let pinned = Some(self.runtime.catalog().snapshot());
-        Arc::new(Self { runtime: self.runtime.clone(), pinned })
+        let pinned = self.pinned.clone().unwrap_or_else(|| self.runtime.catalog().snapshot());
+        Arc::new(Self { runtime: self.runtime.clone(), pinned: Some(pinned) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Change;
+    use crate::statement::CreateModel;
+
+    #[tokio::test]
+    async fn what_is_pinned_does_not_move() {
+        let runtime = Arc::new(PredictRuntime::default());
+        for _ in 0..2 {
+            let create = CreateModel::new("m", "tests/models/types/scalar_double.onnx").expect("a name");
+            runtime.create(&CreateModel { or_replace: true, ..create }, "auto").await.expect("a version");
+        }
+        let resolver = CatalogResolver::new(runtime.clone());
+        let pinned = resolver.pin();
+        let back = Change::Rollback { model: "m".into(), to: None };
+        runtime.catalog().commit(back).await.expect("rolled back");
+        let label =
+            |resolved: DFResult<Resolved>| resolved.and_then(|it| it.first().map(|model| model.label().to_owned()));
+        assert_eq!(label(pinned.resolve("m")).expect("a version"), "m/2");
+        assert_eq!(label(resolver.resolve("m")).expect("a version"), "m/1");
+        assert_eq!(label(pinned.pin().resolve("m")).expect("a version"), "m/2");
     }
 }

@@ -249,6 +249,9 @@ async fn models_are_unloaded_over_the_limit() {
     assert_eq!(loaded().await, set(&["a", "c"]));
 }
 
+/// Calls of the model in one statement.
+const CALLS: usize = 30;
+
 /// Queries run while the name moves a thousand times; each result is wholly of one version, wherever it calls the model.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_belongs_to_one_version_while_the_name_moves() {
@@ -269,18 +272,21 @@ async fn a_result_belongs_to_one_version_while_the_name_moves() {
             true => shared.clone(),
             false => session(ObjectStoreCatalog::open(uri).await.expect("a catalog")),
         };
-        let table = "CREATE TABLE t AS SELECT value / 10000.0 AS x FROM generate_series(1, 20000)";
+        let table = "CREATE TABLE t AS SELECT value / 100.0 AS x FROM generate_series(1, 500)";
         if reader.table("t").await.is_err() {
             reader.predict_sql(table).await.expect("a table").collect().await.expect("rows");
         }
         let (moving, seen) = (moving.clone(), seen.clone());
         readers.push(tokio::spawn(async move {
-            let call = |model: &str| format!("predict('{model}', x, 3.0, x / 2, 0.2)");
+            // Many calls, so that the name moves while one statement is planned.
+            let call = |model: &str, i: usize| format!("predict('{model}', x, 3.0, x / 2, 0.{i})");
+            let is_first = (0..CALLS).map(|i| format!("CAST({} = {} AS BIGINT)", call("m", i), call("m/1", i)));
             let sql = format!(
-                "SELECT {m} = {first} AS is_first, count(*) AS rows FROM t WHERE {m} IN ({first}, {second}) GROUP BY 1",
-                m = call("m"),
-                first = call("m/1"),
-                second = call("m/2")
+                "SELECT {} AS first, count(*) AS rows FROM t WHERE {} IN ({}, {}) GROUP BY 1",
+                is_first.collect::<Vec<_>>().join(" + "),
+                call("m", 0),
+                call("m/1", 0),
+                call("m/2", 0)
             );
             while moving.load(Ordering::SeqCst) {
                 let frame = match plain {
@@ -291,12 +297,16 @@ async fn a_result_belongs_to_one_version_while_the_name_moves() {
                 let groups: usize = batches.iter().map(|batch| batch.num_rows()).sum();
                 assert_eq!(groups, 1, "rows of both versions in one result");
                 let batch = batches.iter().find(|batch| batch.num_rows() > 0).expect("a group");
-                assert_eq!(batch.column(1).as_primitive::<Int64Type>().value(0), 20_000);
-                seen.lock().expect("no reader panics here")[usize::from(batch.column(0).as_boolean().value(0))] += 1;
+                let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().value(0);
+                assert_eq!(column(1), 500);
+                assert!([0, CALLS as i64].contains(&column(0)), "{} of {CALLS} calls by version 1", column(0));
+                seen.lock().expect("no reader panics here")[usize::from(column(0) > 0)] += 1;
             }
         }));
     }
-    for i in 0..1000 {
+    // A thousand times, and until the readers have met both.
+    let both = || seen.lock().expect("no reader panics here").iter().all(|seen| *seen > 2);
+    for i in (0..100_000).take_while(|i| *i < 1000 || !both()) {
         let sql = format!("ALTER MODEL m SET ALIAS default TO {}", i % 2 + 1);
         writer.predict_sql(&sql).await.expect("moved");
     }
@@ -304,8 +314,7 @@ async fn a_result_belongs_to_one_version_while_the_name_moves() {
     for reader in readers {
         reader.await.expect("no reader fails");
     }
-    let seen = *seen.lock().expect("all have ended");
-    assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+    assert!(both(), "the readers have met one version only");
 }
 
 #[tokio::test(flavor = "multi_thread")]

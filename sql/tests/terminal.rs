@@ -58,10 +58,14 @@ fn statements_take_lines_and_errors_leave_the_prompt() {
     session.exp_string("predict> ").expect("a new prompt");
     enter(&mut session, "SELECT 'fine' AS state;", "| fine ");
 
+    let secret = "CREATE MODEL far FROM 'http://127.0.0.1:9/m.onnx' OPTIONS ('http.token' 'not-to-be-kept');";
+    enter(&mut session, secret, "can't be read");
+
     session.send_control('d').expect("the shell reads");
     session.exp_eof().expect("the shell ends");
     let history = fs::read_to_string(data.path().join("datafusion-predict/history")).expect("a history");
     assert!(history.contains("SELECT 40\\n  + 2 -- ;\\nAS answer;"), "{history}");
+    assert!(!history.contains("not-to-be-kept"), "{history}");
 }
 
 #[test]
