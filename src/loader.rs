@@ -54,6 +54,8 @@ struct Slot {
     /// Who comes while a model is loaded waits for it.
     predictor: Arc<OnceCell<Arc<Predictor>>>,
     used: u64,
+    /// Whether it could be loaded again.
+    reloadable: bool,
 }
 
 impl ModelLoader {
@@ -115,7 +117,15 @@ impl ModelLoader {
         let (this, version) = (self.clone(), version.clone());
         // The cell is waited for by threads, too: who fills it must not depend on them.
         background::finish(async move {
-            let cell = this.loaded().slots.entry(key(&version)).or_default().predictor.clone();
+            let cell = {
+                let mut loaded = this.loaded();
+                loaded.clock += 1;
+                let clock = loaded.clock;
+                let slot = loaded.slots.entry(key(&version)).or_default();
+                slot.used = clock;
+                slot.reloadable = true; // it is being loaded
+                slot.predictor.clone()
+            };
             let predictor = cell.get_or_try_init(|| this.clone().load_now(version.clone())).await?.clone();
             this.evict(&version);
             Ok(predictor)
@@ -139,7 +149,10 @@ impl ModelLoader {
             loaded.clock += 1;
             let model = predictor.model();
             loaded.models.insert(model.sha256().to_owned(), Arc::downgrade(model));
-            let slot = Slot { predictor: Arc::new(OnceCell::new_with(Some(predictor))), used: loaded.clock };
+            let source = loaded.sources.get(&key(version)).map_or(version.record.uri.as_str(), |(uri, _)| uri);
+            let reloadable = version.record.copied || (model.has_file() && !source::is_redacted(source));
+            let slot =
+                Slot { predictor: Arc::new(OnceCell::new_with(Some(predictor))), used: loaded.clock, reloadable };
             loaded.slots.insert(key(version), slot);
         }
         self.evict(version);
@@ -157,15 +170,19 @@ impl ModelLoader {
         let shared = self.loaded().models.get(&record.sha256).and_then(Weak::upgrade);
         let model = match shared {
             Some(model) => model,
-            None => match self.read(&version).await {
-                Ok(model) if model.sha256() == record.sha256 => model,
-                // What was in the cache may be gone, or damaged.
-                Ok(_) | Err(_) if record.copied => {
-                    self.catalog.forget(record, &self.cache());
-                    self.read(&version).await.map_err(named)?
+            None => {
+                let path = self.path(&version).await.map_err(named)?;
+                match self.read(&version, path).await {
+                    Ok(model) if model.sha256() == record.sha256 || !record.copied => model,
+                    Err(error) if !record.copied => return Err(named(error)),
+                    // What was in the cache is gone, or damaged.
+                    Ok(_) | Err(_) => {
+                        self.catalog.forget(record, &self.cache());
+                        let path = self.path(&version).await.map_err(named)?;
+                        self.read(&version, path).await.map_err(named)?
+                    }
                 }
-                read => read.map_err(named)?,
-            },
+            }
         };
         if model.sha256() != record.sha256 {
             bail!(
@@ -188,18 +205,20 @@ impl ModelLoader {
         background::blocking(move || Predictor::load(source, &engines, &cores)).await
     }
 
-    async fn read(&self, version: &ModelVersion) -> Result<Arc<Model>> {
+    /// Where the file of `version` is on this machine, fetched first if it is not.
+    async fn path(&self, version: &ModelVersion) -> Result<PathBuf> {
         let (record, cache) = (&version.record, self.cache());
-        let path = match record.copied {
-            true => self.catalog.fetch(record, &cache).await?,
-            false => {
-                let source = self.loaded().sources.get(&key(version)).cloned();
-                let (uri, storage) = source.unwrap_or_else(|| (record.uri.clone(), StorageOptions::default()));
-                source::fetch(&uri, &storage, &cache).await?.path
-            }
-        };
+        if record.copied {
+            return self.catalog.fetch(record, &cache).await;
+        }
+        let source = self.loaded().sources.get(&key(version)).cloned();
+        let (uri, storage) = source.unwrap_or_else(|| (record.uri.clone(), StorageOptions::default()));
+        Ok(source::fetch(&uri, &storage, &cache).await?.path)
+    }
+
+    async fn read(&self, version: &ModelVersion, path: PathBuf) -> Result<Arc<Model>> {
         // Of what the catalog holds, errors name the copy.
-        let uri = if record.copied { path.display().to_string() } else { record.uri.clone() };
+        let uri = if version.record.copied { path.display().to_string() } else { version.record.uri.clone() };
         background::blocking(move || Model::read_file(&uri, &path)).await
     }
 
@@ -220,7 +239,7 @@ impl ModelLoader {
             return;
         }
         loop {
-            let there = loaded.slots.iter().filter_map(|(key, slot)| Some((slot.used, key, slot.predictor.get()?)));
+            let there = loaded.slots.iter().filter_map(|(key, slot)| Some((slot, key, slot.predictor.get()?)));
             let there: Vec<_> = there.collect();
             // Versions of the same content share its weights.
             let models: HashMap<_, _> =
@@ -229,13 +248,8 @@ impl ModelLoader {
             if models.values().sum::<u64>() + compiled <= limit {
                 return;
             }
-            let may_go = |key: &(String, u64), predictor: &Predictor| {
-                let uri_is_whole = !source::is_redacted(predictor.model().uri());
-                let again = predictor.model().has_file() && (uri_is_whole || loaded.sources.contains_key(key));
-                *key != newest && again
-            };
-            let oldest =
-                there.iter().filter(|(_, key, predictor)| may_go(key, predictor)).min_by_key(|(used, ..)| *used);
+            let may_go = there.iter().filter(|(slot, key, _)| slot.reloadable && **key != newest);
+            let oldest = may_go.min_by_key(|(slot, ..)| slot.used);
             let Some(oldest) = oldest.map(|(_, key, _)| (*key).clone()) else { return };
             loaded.slots.remove(&oldest);
         }

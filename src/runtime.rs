@@ -238,7 +238,10 @@ impl PredictRuntime {
         };
         let version = snapshot.version(name, &VersionReference::Number(number))?.clone();
         if !copied {
-            self.loader.remember(&version, &create.uri, &create.options.storage);
+            // An alias of MLflow's was resolved; what is secret is in the statement alone.
+            let secret = source::holds_secrets(&create.uri);
+            let uri = if secret { &create.uri } else { &version.record.uri };
+            self.loader.remember(&version, uri, &create.options.storage);
         }
         if let Some(predictor) = predictor {
             self.loader.insert(&version, Arc::new(predictor.labelled(version.label())));

@@ -247,6 +247,16 @@ async fn models_are_unloaded_over_the_limit() {
     context.predict_sql("SET predict.model_memory = '1g'").await.expect("a limit");
     number(&context, &call("c")).await.expect("a prediction");
     assert_eq!(loaded().await, set(&["a", "c"]));
+    // With room for two, those that a query calls stay, and the one that is idle goes.
+    // They are the same file, whose weights they share.
+    let size =
+        "SELECT 2.5 * CAST(max(bytes_in_memory) AS DOUBLE) - 1.5 * CAST(max(size) AS DOUBLE) FROM predict.versions";
+    let two = number(&context, size).await.expect("a size");
+    context.predict_sql(&format!("SET predict.model_memory = '{}'", two as u64)).await.expect("a limit");
+    let both =
+        format!("SELECT {} - {}", call("a").trim_start_matches("SELECT "), call("b").trim_start_matches("SELECT "));
+    number(&context, &both).await.expect("two predictions");
+    assert_eq!(loaded().await, set(&["a", "b"]));
 }
 
 /// Calls of the model in one statement.
@@ -373,7 +383,23 @@ async fn damage_is_said_and_what_can_be_read_is_read() {
     let error = open(&store).await.expect_err("a gap").to_string();
     assert_eq!(error, "catalog 'test': log/00000000000000000067.json is missing: there are commits behind it");
     back("log/00000000000000000067.json", commit).await;
-    behind.commit(create("m")).await.expect("a version");
+    // Nor where a checkpoint ends, or where a writer is.
+    for (sequence, more) in [(65, 0), (71, 3)] {
+        for _ in 0..more {
+            open(&store).await.expect("as it was").commit(create("m")).await.expect("a version");
+        }
+        let path = at(&format!("log/{sequence:020}.json"));
+        let commit = store.inner.get(&path).await.expect("a commit").bytes().await.expect("its text");
+        store.inner.delete(&path).await.expect("it is there");
+        let error = match more {
+            0 => open(&store).await.map(drop),
+            _ => behind.commit(create("m")).await.map(drop),
+        };
+        let error = error.expect_err("a gap").to_string();
+        assert_eq!(error, format!("catalog 'test': log/{sequence:020}.json is missing: there are commits behind it"));
+        store.inner.put(&path, PutPayload::from(commit)).await.expect("room for it");
+    }
+    assert_eq!(behind.commit(create("m")).await.expect("a version").created, Some(74));
 }
 
 /// A store that loses the answer to a commit, as networks do.

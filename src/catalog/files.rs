@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::VersionRecord;
 use crate::background;
 use crate::error::{Error, Result, bail, error};
+use crate::model::HashWriter;
 use crate::storage::{CacheEntry, DiskCache, relative};
 
 /// The name of the ONNX file, whatever it was called.
@@ -62,7 +63,12 @@ pub(super) async fn publish(
     for ((name, path), hash) in files.each().zip(hashes) {
         let target = target(folder, name)?;
         let size = fs::metadata(&path).map_err(|cause| unreadable(&path, cause))?.len();
-        if !store.head(&target).await.is_ok_and(|found| found.size == size) {
+        let there = match local {
+            Some(local) => hash_of(local.join(target.as_ref())).await.is_some_and(|found| found == hash),
+            // A large file is not sent again for the sake of what may have happened to its content.
+            None => size > PART && store.head(&target).await.is_ok_and(|found| found.size == size),
+        };
+        if !there {
             send(store, &target, &path, size, &hash).await?;
         }
         if let Some(local) = local {
@@ -73,6 +79,16 @@ pub(super) async fn publish(
         }
     }
     Ok(())
+}
+
+/// The hash of the file at `path`, if it can be read.
+async fn hash_of(path: PathBuf) -> Option<Hash> {
+    let hash = background::blocking(move || {
+        let mut hash = Sha256::new();
+        let copied = fs::File::open(&path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(&mut hash)));
+        copied.map(|_| hash.finalize()).map_err(|cause| unreadable(&path, cause))
+    });
+    hash.await.ok()
 }
 
 /// The hash of each file; all together must be what the model was read from.

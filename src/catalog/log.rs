@@ -94,15 +94,14 @@ impl Log {
             None
         });
         let mut replayed = replayed.take().unwrap_or_default();
-        self.catch_up(&mut replayed).await?;
+        self.catch_up(&mut replayed, READ_AHEAD).await?;
         Ok(replayed)
     }
 
-    /// Takes over what others have committed; whether there was anything. One request where there was nothing.
-    pub(super) async fn catch_up(&self, replayed: &mut Replayed) -> Result<bool> {
+    /// Takes over what others have committed; whether there was anything. `together` commits are looked for at first.
+    pub(super) async fn catch_up(&self, replayed: &mut Replayed, mut together: u64) -> Result<bool> {
         let mut next = replayed.snapshot.sequence + 1;
         let mut commits = vec![];
-        let mut together = 1;
         loop {
             let range = next..next + together;
             let read: Vec<_> = stream::iter(range.map(|sequence| self.read_commit(sequence)))
@@ -110,12 +109,16 @@ impl Log {
                 .try_collect()
                 .await?;
             let there = read.iter().take_while(|commit| commit.is_some()).count();
-            let gap = read.iter().skip(there).any(Option::is_some);
             let missing = next + there as u64;
+            let mut gap = read.iter().skip(there).any(Option::is_some);
+            if !gap && together > 1 && missing + 1 == next + together {
+                gap = self.read_commit(missing + 1).await?.is_some(); // the window ends there, the log may not
+            }
             next += together;
             commits.extend(read.into_iter().map_while(|commit| commit));
             if gap {
                 // It may have been written after we looked for it; one that is still missing was removed.
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 match self.read_commit(missing).await? {
                     Some(commit) => commits.push(commit),
                     None => bail!(
@@ -161,6 +164,11 @@ impl Log {
             let sequence = replayed.snapshot.sequence + 1;
             let at = now().max(replayed.at);
             let commit = Commit { format: FORMAT, id: id.clone(), at, by: self.author.clone(), actions };
+            if self.get(&self.commit_path(sequence + 1)).await?.is_some() {
+                // Others were faster by two; or there is a gap, which must not be filled with something else.
+                self.catch_up(replayed, READ_AHEAD).await?;
+                continue;
+            }
             // Before it is written: what does not fit would be in everybody's way.
             let mut snapshot = replayed.snapshot.as_ref().clone();
             snapshot.apply(&commit)?;
@@ -177,7 +185,7 @@ impl Log {
                     Err(error) => return Err(error),
                     Ok(_) => {
                         there?;
-                        self.catch_up(replayed).await?;
+                        self.catch_up(replayed, 1).await?;
                         tokio::time::sleep(backoff(attempt)).await;
                         continue;
                     }

@@ -40,8 +40,8 @@ struct Inner {
     snapshot: RwLock<Arc<CatalogSnapshot>>,
     /// One of us talks to the log at a time.
     replayed: tokio::sync::Mutex<Replayed>,
-    /// When the last look at the log began that has ended: who asked before need not look again.
-    looked: Mutex<Option<Instant>>,
+    /// When the last look at the log began that has ended, and what went wrong: who asked before need not look again.
+    looked: Mutex<Option<(Instant, Option<String>)>>,
 }
 
 impl ObjectStoreCatalog {
@@ -136,14 +136,18 @@ impl ModelCatalog for ObjectStoreCatalog {
         background::finish(async move {
             let mut replayed = inner.replayed.lock().await;
             let looked = || inner.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if looked().is_some_and(|began| began >= asked) {
-                return Ok(()); // with what another query has just learned
+            // With what another query has just learned.
+            match looked().as_ref().filter(|(began, _)| *began >= asked) {
+                Some((_, None)) => return Ok(()),
+                Some((_, Some(problem))) => bail!(Unreadable, "{problem}"),
+                None => {}
             }
             let began = Instant::now();
-            if inner.log.catch_up(&mut replayed).await? {
+            let news = inner.log.catch_up(&mut replayed, 1).await;
+            *looked() = Some((began, news.as_ref().err().map(ToString::to_string)));
+            if news? {
                 inner.show(&replayed);
             }
-            *looked() = Some(began);
             Ok(())
         })
         .await

@@ -21,6 +21,7 @@ pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
 pub use options::{ModelOptions, NullPolicy};
 pub use signature::{Dimension, Signature, TensorSpec};
+pub(crate) use source::HashWriter;
 pub(crate) use weights::{Weight, WeightData};
 
 use crate::catalog::ModelFiles;

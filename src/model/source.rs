@@ -152,7 +152,8 @@ impl ModelSource {
     }
 }
 
-struct HashWriter<'a>(&'a mut Sha256);
+/// Hashes what is written.
+pub(crate) struct HashWriter<'a>(pub &'a mut Sha256);
 
 impl io::Write for HashWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

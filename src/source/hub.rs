@@ -36,7 +36,12 @@ pub(super) fn repository(url: &Url, options: &StorageOptions) -> Result<Site> {
         _ => bail!(InvalidOption, "the hub's endpoint '{}' is no URL", redacted(&endpoint)),
     };
     let base = join(&endpoint, &format!("{owner}/{repository}/resolve/{revision}/"))?;
-    let login = options.get("hf.token", "HF_TOKEN").map_or(Login::None, Login::Token);
+    // The environment's token is for the environment's hub.
+    let token = match options.given("hf.endpoint") {
+        Some(_) => options.given("hf.token"),
+        None => options.get("hf.token", "HF_TOKEN"),
+    };
+    let login = token.map_or(Login::None, Login::Token);
     let candidates = match file {
         "" => [("", "model.onnx"), ("onnx/", "model.onnx")].map(|(folder, file)| (folder.into(), file.into())).to_vec(),
         file => file_or_folder(file),

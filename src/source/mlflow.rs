@@ -186,7 +186,11 @@ impl Server {
                 redacted(&base)
             ),
         };
-        let get = |key: &str| options.get(&format!("mlflow.{key}"), &format!("MLFLOW_TRACKING_{}", key.to_uppercase()));
+        // The environment's credentials are for the environment's server.
+        let get = |key: &str| match options.given("mlflow.tracking_uri") {
+            Some(_) => options.given(&format!("mlflow.{key}")),
+            None => options.get(&format!("mlflow.{key}"), &format!("MLFLOW_TRACKING_{}", key.to_uppercase())),
+        };
         let login = match (get("token"), get("username")) {
             (Some(token), _) => Login::Token(token),
             (None, Some(user)) => Login::Password(user, get("password")),

@@ -82,7 +82,7 @@ pub(crate) async fn fetch(uri: &str, options: &StorageOptions, cache: &DiskCache
 
 /// Whether `uri` is what [`redacted`] left of another.
 pub(crate) fn is_redacted(uri: &str) -> bool {
-    uri.contains("://") && uri.ends_with("?…")
+    uri.ends_with("?…") || uri.contains("…@")
 }
 
 /// Whether `uri` holds what may be secret, and what a later process would need.

@@ -49,7 +49,7 @@ impl DiskCache {
         let root = named.unwrap_or_else(|| {
             dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("datafusion-predict").join("fetched")
         });
-        Self { root, limit, largest_fetch, grace: Duration::from_secs(60) }
+        Self { root, limit, largest_fetch, grace: Duration::from_secs(600) }
     }
 
     /// The entry that was last fetched under `name`, with the folder of its files.
@@ -107,6 +107,10 @@ impl DiskCache {
             let folder = folder?.path();
             let file = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let unfinished = file.starts_with(UNFINISHED);
+            let entry = is_key(&file) && folder.join(DESCRIPTION).is_file();
+            if !unfinished && !entry {
+                continue; // not ours
+            }
             let age = SystemTime::now().duration_since(used(&folder).unwrap_or(SystemTime::UNIX_EPOCH));
             let rest = if unfinished { ABANDONED } else { self.grace };
             let in_use = folder == newest || age.is_err() || age.is_ok_and(|age| age < rest);
@@ -131,7 +135,7 @@ impl DiskCache {
 }
 
 /// What the folders of fetches begin with that are not done.
-const UNFINISHED: &str = "fetching-";
+const UNFINISHED: &str = "datafusion-predict-fetching-";
 
 /// A fetch that was not done in so long was left by a process that ended.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -141,6 +145,12 @@ fn key(name: &str) -> String {
     let hash = Sha256::digest(name);
     let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{digits}-")
+}
+
+/// Whether a folder is called as entries are.
+fn is_key(file: &str) -> bool {
+    let digits = |text: &str| text.len() == 32 && text.chars().all(|c| c.is_ascii_hexdigit());
+    file.split_once('-').is_some_and(|(key, entry)| digits(key) && digits(entry))
 }
 
 /// When the entry was last used: the time of its description.
@@ -195,6 +205,10 @@ mod tests {
         let careful = DiskCache { grace: Duration::from_secs(60), limit: 0, ..cache };
         let (one, other) = (put(&careful, "d", 10).await, put(&careful, "d", 10).await);
         assert!(one.exists() && other.exists());
+        // What is not ours stays, whatever the limit.
+        fs::create_dir(root.path().join("holiday photos")).expect("a folder");
+        put(&DiskCache { grace: Duration::ZERO, ..careful.clone() }, "e", 10).await;
+        assert!(root.path().join("holiday photos").exists() && !one.exists());
         careful.forget("d");
         assert!(careful.find("d").is_none());
     }

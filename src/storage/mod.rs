@@ -55,6 +55,12 @@ impl StorageOptions {
         ours
     }
 
+    /// Whether they name a server of their own, to which the environment's credentials do not go.
+    fn names_endpoint(&self, prefix: &str) -> bool {
+        let ours = self.0.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
+        ours.into_iter().any(|key| ["endpoint", "url", "uri"].iter().any(|word| key.contains(word)))
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -72,9 +78,8 @@ impl StorageOptions {
 
     /// Refuses options for another place than one with `scheme`, whose options' names start with `prefix`.
     pub(crate) fn check(&self, scheme: &str, prefix: Option<&str>) -> Result<()> {
-        match self.0.iter().find(|(name, _)| prefix.is_none_or(|prefix| !name.starts_with(prefix))) {
-            Some((name, _)) => bail!(InvalidOption, "option '{name}' has no meaning for a model by '{scheme}'"),
-            None => {}
+        if let Some((name, _)) = self.0.iter().find(|(name, _)| prefix.is_none_or(|prefix| !name.starts_with(prefix))) {
+            bail!(InvalidOption, "option '{name}' has no meaning for a model by '{scheme}'");
         }
         // Those of stores are checked by the stores.
         let ours = |name: &str| ["hf.", "http.", "mlflow."].iter().any(|prefix| name.starts_with(prefix));
@@ -168,7 +173,7 @@ pub(crate) fn redacted(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else {
         // Not a URL, but perhaps meant as one: `user:password@host`.
         return match uri.rsplit_once('@') {
-            Some((user, host)) if user.contains(':') && !user.contains(['/', '\\']) => host.to_owned(),
+            Some((user, host)) if user.contains(':') && !user.contains(['/', '\\']) => format!("…@{host}"),
             _ => uri.to_owned(),
         };
     };
@@ -183,9 +188,10 @@ pub(crate) fn redacted(uri: &str) -> String {
             _ => 0,
         },
     };
+    let user = if start > 0 { "…@" } else { "" };
     match rest[start..].split_once('?') {
-        Some((path, _)) => format!("{scheme}://{path}?…"),
-        None => format!("{scheme}://{}", &rest[start..]),
+        Some((path, _)) => format!("{scheme}://{user}{path}?…"),
+        None => format!("{scheme}://{user}{}", &rest[start..]),
     }
 }
 
@@ -224,7 +230,8 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let keys = options.keys::<AmazonS3ConfigKey>("aws.")?;
-            let builder = AmazonS3Builder::from_env().with_url(url.as_str());
+            let own = options.names_endpoint("aws.");
+            let builder = if own { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() }.with_url(url.as_str());
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             // Who names an endpoint without TLS means it.
             let plain = builder
@@ -235,13 +242,17 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
         }
         ObjectStoreScheme::GoogleCloudStorage => {
             let keys = options.keys::<GoogleConfigKey>("gcp.")?;
-            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
+            let own = options.names_endpoint("gcp.");
+            let builder = if own { GoogleCloudStorageBuilder::new() } else { GoogleCloudStorageBuilder::from_env() };
+            let builder = builder.with_url(url.as_str());
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Arc::new(builder.build().map_err(unusable)?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
             let keys = options.keys::<AzureConfigKey>("azure.")?;
-            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            let own = options.names_endpoint("azure.");
+            let builder = if own { MicrosoftAzureBuilder::new() } else { MicrosoftAzureBuilder::from_env() };
+            let builder = builder.with_url(url.as_str());
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Arc::new(builder.build().map_err(unusable)?)
         }
@@ -279,16 +290,16 @@ mod tests {
     #[test]
     fn what_may_be_secret_is_not_shown() {
         for (uri, shown) in [
-            ("https://ana:pw@host/m.onnx?X-Amz-Signature=abc", "https://host/m.onnx?…"),
-            ("http://token@host/m", "http://host/m"),
+            ("https://ana:pw@host/m.onnx?X-Amz-Signature=abc", "https://…@host/m.onnx?…"),
+            ("http://token@host/m", "http://…@host/m"),
             ("abfss://models@account.dfs.core.windows.net/m", "abfss://models@account.dfs.core.windows.net/m"),
             ("s3://bucket/a/m.onnx", "s3://bucket/a/m.onnx"),
-            ("https://ana:pa/s?s@host/m", "https://host/m"),
+            ("https://ana:pa/s?s@host/m", "https://…@host/m"),
             ("https://host:8080/@scope/m", "https://host:8080/@scope/m"),
-            ("hf://hf_token@owner/repo", "hf://owner/repo"),
+            ("hf://hf_token@owner/repo", "hf://…@owner/repo"),
             ("hf://owner/repo@v2/m.onnx", "hf://owner/repo@v2/m.onnx"),
             ("models/a?b.onnx", "models/a?b.onnx"),
-            ("ana:pw@127.0.0.1:5000", "127.0.0.1:5000"),
+            ("ana:pw@127.0.0.1:5000", "…@127.0.0.1:5000"),
         ] {
             assert_eq!(redacted(uri), shown);
         }

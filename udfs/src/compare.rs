@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, MapArray, StructArray};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Fields, Float64Type};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
@@ -110,10 +110,9 @@ impl Comparison {
                 self.texts(old, new, (old_at, new_at, rows), &FormatOptions::default())
             }
             (one, other) if one.is_numeric() && other.is_numeric() => {
-                let (old, new) = (cast(old, &DataType::Float64)?, cast(new, &DataType::Float64)?);
-                let (old, new) = (old.as_primitive::<Float64Type>(), new.as_primitive::<Float64Type>());
+                let (old, new) = (numbers(old)?, numbers(new)?);
                 for ((o, n), row) in old_at.into_iter().zip(new_at).zip(rows) {
-                    let (o, n) = (old.value(o), new.value(n));
+                    let (o, n) = (old(o), new(n));
                     match (o.is_nan(), n.is_nan()) {
                         // Also of two infinities of one sign, whose distance is NaN.
                         (false, false) if o == n => {}
@@ -239,13 +238,25 @@ impl Comparison {
     }
 }
 
+/// The numbers of `array`, by their places; those that models mostly give are read where they are.
+fn numbers(array: &ArrayRef) -> Result<Box<dyn Fn(usize) -> f64>> {
+    Ok(match array.data_type() {
+        DataType::Float32 => {
+            let values = array.as_primitive::<Float32Type>().values().clone();
+            Box::new(move |place| values[place].into())
+        }
+        _ => {
+            let values = cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().values().clone();
+            Box::new(move |place| values[place])
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
     use datafusion::arrow::array::{FixedSizeListArray, Int64Array, ListArray, MapBuilder, StringBuilder};
     use datafusion::arrow::array::{Float32Array, Float64Builder};
-    use datafusion::arrow::datatypes::Float32Type;
-
-    use super::*;
 
     fn compare(old: ArrayRef, new: ArrayRef) -> Vec<(f64, bool)> {
         let rows: Vec<_> = (0..old.len()).collect();

@@ -3,6 +3,7 @@
 use std::hash::Hash;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int32Array};
+use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -15,7 +16,7 @@ use twox_hash::XxHash64;
 /// It depends on the model's name and on the values alone: not on the machine, on the type that holds a number or a text,
 /// or on other rows, and a list of features counts as the features do. Each value is a word of 64 bits: an integral number
 /// as an integer, another as the nearest 32-bit float, a text as the XXH64 of its UTF-8, all else as that of what Arrow
-/// displays. The words of a row, after the XXH64 of the model's name,
+/// displays. (Integers and decimals beyond 2⁵³ that something else has made floats of are other numbers by then.) The words of a row, after the XXH64 of the model's name,
 /// are folded as XXH64 <https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md> folds the last words of its input.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct TrafficFunction {
@@ -95,52 +96,64 @@ fn finish(mut hash: u64) -> u64 {
 
 /// Folds the values of `array` into `hashes`, one for each row.
 fn mix(array: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
-    match array.data_type() {
-        DataType::Dictionary(_, values) => return mix(&cast(array, values)?, hashes),
-        DataType::FixedSizeList(item, _) => return mix(&cast(array, &DataType::List(item.clone()))?, hashes),
-        DataType::LargeList(item) => return mix(&cast(array, &DataType::List(item.clone()))?, hashes),
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
+    let list = match array.data_type() {
+        DataType::FixedSizeList(item, _) | DataType::LargeList(item) => cast(array, &DataType::List(item.clone()))?,
+        DataType::List(_) => array.clone(),
+        _ => {
+            let (words, nulls) = (words(array)?, array.logical_nulls());
             for (row, hash) in hashes.iter_mut().enumerate() {
-                if lists.is_null(row) {
-                    *hash = missing(*hash);
-                    continue;
-                }
-                // As if each element were an argument: one hash goes through all of them.
-                let elements = lists.value(row);
-                for element in 0..elements.len() {
-                    mix(&elements.slice(element, 1), std::slice::from_mut(hash))?;
-                }
+                *hash = step(*hash, &words, nulls.as_ref(), row);
             }
+            return Ok(());
         }
-        DataType::UInt64 => {
-            let values = array.as_primitive::<UInt64Type>().values();
-            fold_words(array, hashes, |row| values[row]);
+    };
+    // As if each element were an argument.
+    let lists = list.as_list::<i32>();
+    let (words, nulls) = (words(lists.values())?, lists.values().logical_nulls());
+    for (row, hash) in hashes.iter_mut().enumerate() {
+        if lists.is_null(row) {
+            *hash = missing(*hash);
+            continue;
         }
+        let (from, to) = (lists.value_offsets()[row] as usize, lists.value_offsets()[row + 1] as usize);
+        *hash = (from..to).fold(*hash, |hash, element| step(hash, &words, nulls.as_ref(), element));
+    }
+    Ok(())
+}
+
+fn step(hash: u64, words: &[u64], nulls: Option<&NullBuffer>, place: usize) -> u64 {
+    match nulls {
+        Some(nulls) if nulls.is_null(place) => missing(hash),
+        _ => fold(hash, words[place]),
+    }
+}
+
+/// A word for each value; any for those that are not there.
+fn words(array: &ArrayRef) -> Result<Vec<u64>> {
+    Ok(match array.data_type() {
+        DataType::Dictionary(_, values) => words(&cast(array, values)?)?,
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().values().to_vec(),
         other if other.is_integer() || *other == DataType::Boolean => {
             let numbers = cast(array, &DataType::Int64)?;
-            let values = numbers.as_primitive::<Int64Type>().values();
-            fold_words(array, hashes, |row| values[row].cast_unsigned());
+            numbers.as_primitive::<Int64Type>().values().iter().map(|value| value.cast_unsigned()).collect()
         }
         other if other.is_floating() || other.is_decimal() => {
             let numbers = cast(array, &DataType::Float64)?;
-            let values = numbers.as_primitive::<Float64Type>().values();
-            fold_words(array, hashes, |row| number(values[row]));
+            numbers.as_primitive::<Float64Type>().values().iter().map(|value| number(*value)).collect()
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
             let texts = cast(array, &DataType::Utf8View)?;
-            let values = texts.as_string_view();
-            fold_words(array, hashes, |row| XxHash64::oneshot(0, values.value(row).as_bytes()));
+            let texts = texts.as_string_view();
+            (0..texts.len()).map(|row| XxHash64::oneshot(0, texts.value(row).as_bytes())).collect()
         }
         _ => {
             let options = FormatOptions::default();
             let formatter = ArrayFormatter::try_new(array, &options)?;
-            let texts = (0..array.len()).map(|row| formatter.value(row).try_to_string());
-            let texts = texts.collect::<std::result::Result<Vec<_>, _>>()?;
-            fold_words(array, hashes, |row| XxHash64::oneshot(0, texts[row].as_bytes()));
+            let text =
+                |row| -> Result<u64> { Ok(XxHash64::oneshot(0, formatter.value(row).try_to_string()?.as_bytes())) };
+            (0..array.len()).map(text).collect::<Result<_>>()?
         }
-    }
-    Ok(())
+    })
 }
 
 /// A number is the same word whatever type holds it.
@@ -159,22 +172,13 @@ fn missing(hash: u64) -> u64 {
     fold(hash, 0).rotate_left(1)
 }
 
-fn fold_words(array: &ArrayRef, hashes: &mut [u64], word: impl Fn(usize) -> u64) {
-    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => hashes.iter_mut().enumerate().for_each(|(row, hash)| *hash = fold(*hash, word(row))),
-        Some(nulls) => {
-            for (row, hash) in hashes.iter_mut().enumerate() {
-                *hash = if nulls.is_null(row) { missing(*hash) } else { fold(*hash, word(row)) };
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{Float32Array, Float64Array, Int64Array, LargeStringArray, ListArray, StringArray};
+    use datafusion::arrow::array::{
+        Float32Array, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, StringArray,
+    };
     use datafusion::arrow::datatypes::Float32Type;
 
     use super::*;
@@ -201,6 +205,8 @@ mod tests {
         }
         let list = ListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(0.1), Some(2.0)])]);
         assert_eq!(hashes(Arc::new(list)), columns);
+        let null = hashes(Arc::new(NullArray::new(1)));
+        assert_eq!(null, hashes(Arc::new(Float64Array::from(vec![None]))));
         let texts = hashes(Arc::new(StringArray::from(vec![Some("a"), None])));
         assert_eq!(hashes(Arc::new(LargeStringArray::from(vec![Some("a"), None]))), texts);
         let dictionary = cast(
