@@ -49,6 +49,13 @@ impl Printer {
         Ok(())
     }
 
+    /// Says what a statement did.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{text}"); // as for the status
+        }
+    }
+
     /// Says how many rows there were, if it had any to give, and how long it took.
     pub(crate) fn status(&self, rows: Option<usize>, start: Instant) {
         if self.quiet {

@@ -136,6 +136,7 @@ impl Shell {
         stores::register_target(&self.context, &statement, &self.workers).await?;
         let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
 
+        let changed = changed_model(&statement);
         let context = self.context.clone();
         let planning = async move {
             let frame = run_statement(&context, statement).await?;
@@ -143,8 +144,26 @@ impl Shell {
             Ok((frame.create_physical_plan().await?, task))
         };
         let (plan, task) = on(&self.workers, planning).await?;
+        if let Some(note) = changed.and_then(|name| self.stands_for(&name)) {
+            self.printer.note(&note);
+        }
         let rows = Rows { stream: self.execute(plan.clone(), task.clone()), plan, task, maxrows };
         self.printer.print(rows, start).await
+    }
+
+    /// What the model's name stands for now.
+    fn stands_for(&self, name: &str) -> Option<String> {
+        let snapshot = self.predict.catalog().snapshot();
+        let model = snapshot.get(name)?;
+        let version = model.default_version()?.version;
+        let newest = if model.last_version == version {
+            String::new()
+        } else {
+            format!(", the newest is {}", model.last_version)
+        };
+        let split =
+            model.traffic.as_ref().map(|traffic| format!(", its calls are split: {traffic}")).unwrap_or_default();
+        Some(format!("model {name} is version {version}{newest}{split}"))
     }
 
     /// The rows of `plan`; dropping them ends the work.
@@ -173,6 +192,15 @@ async fn on<T: Send + 'static>(workers: &Handle, work: impl Future<Output = Resu
         SpawnedTask::spawn(work)
     };
     task.join_unwind().await.map_err(|error| exec_datafusion_err!("{error}"))?
+}
+
+/// The model that `statement` changes.
+fn changed_model(statement: &PredictStatement) -> Option<String> {
+    match statement {
+        PredictStatement::CreateModel(create) => Some(create.name.clone()),
+        PredictStatement::AlterModel(change) => Some(change.model().to_owned()),
+        _ => None,
+    }
 }
 
 /// Whether `--maxrows` is for it: all else, such as EXPLAIN or SHOW, is shown whole.

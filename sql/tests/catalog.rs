@@ -170,8 +170,19 @@ fn versions_are_seen_by_others_between_queries() {
     let mut reader = reader.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the shell starts");
     drop(reader.stdin.take());
     assert!(reader.wait().expect("it ends").success());
-    let linear = "CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx'";
-    assert_eq!(run(&["-q", "--catalog", uri, "-c", linear]).code, Some(0));
+    // What a statement did is said, beside the results.
+    let statements = format!(
+        "{CREATE}; {CREATE} OPTIONS (activate false); ALTER MODEL m SET TRAFFIC (v1 9, v2 1); ROLLBACK MODEL m TO 2"
+    );
+    let ran = run(&["--catalog", uri, "-c", &statements]);
+    let notes: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("model ")).collect();
+    let expected = [
+        "model m is version 1",
+        "model m is version 1, the newest is 2",
+        "model m is version 1, the newest is 2, its calls are split: v1 9, v2 1",
+        "model m is version 2",
+    ];
+    assert_eq!((ran.stdout.as_str(), notes), ("", expected.to_vec()));
     // The folder may be a URL; its models do not depend on where they came from.
     let url = format!("file://{uri}");
     let moved = tempfile::tempdir().expect("a folder");
