@@ -235,6 +235,7 @@ impl ModelLoader {
             |model: &str, version: &u64| snapshot.get(model).is_some_and(|entry| entry.versions.contains_key(version));
         let newest = key(newest);
         loaded.slots.retain(|key, slot| *key == newest || slot.predictor.get().is_none() || is_there(&key.0, &key.1));
+        loaded.sources.retain(|key, _| *key == newest || is_there(&key.0, &key.1));
         if limit == 0 {
             return;
         }

@@ -199,12 +199,6 @@ impl PredictRuntime {
         let name = &create.name;
         let files = model.files();
         let copied = self.catalog.keeps_files() && create.options.copy != Some(false);
-        if copied {
-            let Some(files) = &files else {
-                bail!(InvalidStatement, "model '{name}' has no file that the catalog could keep");
-            };
-            self.catalog.publish(files).await.map_err(|error| error.of_model(name))?;
-        }
         let uri = match self.catalog.keeps_files() && !copied {
             true => absolute(model.uri()),
             false => model.uri().to_owned(),
@@ -217,7 +211,7 @@ impl PredictRuntime {
             uri,
             sha256: model.sha256().to_owned(),
             size: model.size(),
-            external_files: files.map(|files| files.external).unwrap_or_default(),
+            external_files: files.as_ref().map(|files| files.external.clone()).unwrap_or_default(),
             copied,
             names_given: !features.is_empty(),
             options,
@@ -232,6 +226,14 @@ impl PredictRuntime {
             activate: create.options.activate,
             allow_signature_change: create.options.allow_signature_change,
         };
+        if copied {
+            // What is refused leaves no files behind.
+            change.check(&self.catalog.snapshot())?;
+            let Some(files) = &files else {
+                bail!(InvalidStatement, "model '{name}' has no file that the catalog could keep");
+            };
+            self.catalog.publish(files).await.map_err(|error| error.of_model(name))?;
+        }
         let Committed { snapshot, created } = self.catalog.commit(change).await?;
         let Some(number) = created else {
             bail!(InvalidCatalog, "model '{name}': the catalog does not say which version it made");

@@ -15,6 +15,7 @@ use datafusion_predict::{
     CatalogSnapshot, Change, Error, Interface, ModelCatalog, ObjectStoreCatalog, PredictExt, PredictRuntime,
     PredictSql, VersionRecord, VersionReference,
 };
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
@@ -154,6 +155,9 @@ async fn a_query_asks_the_store_once_and_lists_nothing() {
     for i in 0..200 {
         catalog.commit(create(["a", "b"][i % 2])).await.expect("a version");
     }
+    // Of three checkpoints, the last two are kept.
+    let checkpoints = store.inner.list(Some(&StorePath::from("some/where/checkpoints")));
+    assert_eq!(checkpoints.count().await, 2 + 1);
     store.take();
     let cache = tempfile::tempdir().expect("a folder");
     let context = with_cache(open(&store).await.expect("it opens"), cache.path());
@@ -205,13 +209,21 @@ async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
     reader.predict_sql("CREATE VIEW w AS SELECT CAST(count(*) AS DOUBLE) FROM predict.versions").await.expect("a view");
     writer.predict_sql("ROLLBACK MODEL m").await.expect("rolled back");
     assert_eq!(number(&reader, "SELECT predict('m', 1.5)").await.expect("a number"), 3.0);
-    reader.predict_sql("PREPARE p AS SELECT predict('m', CAST(1.5 AS DOUBLE))").await.expect("a statement");
-    assert_eq!(number(&reader, "EXECUTE p").await.expect("a number"), 3.0);
-    let logistic = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/scalar_double.onnx' OPTIONS (on_null 'error')";
-    writer.predict_sql(logistic).await.expect("a version");
-    let error = number(&reader, "EXECUTE p").await.map(|_| ());
-    assert!(error.is_ok(), "{error:?}");
-    assert_eq!(number(&reader, "SELECT * FROM w").await.expect("a count"), 3.0);
+    // What EXECUTE binds moves with the name, too.
+    for model in ["sklearn/iris_logistic", "boosters/lightgbm_iris"] {
+        let sql = format!("CREATE OR REPLACE MODEL p FROM 'tests/models/{model}.onnx' OPTIONS (class '0')");
+        writer.predict_sql(&sql).await.expect("a version");
+    }
+    let call = |name: &str| format!("SELECT CAST(predict('{name}', 5.0, 3.0, 2.0, 0.5) AS DOUBLE)");
+    reader.predict_sql(&format!("PREPARE s AS {}", call("p"))).await.expect("a statement");
+    let [first, second] = ["p/1", "p/2"].map(call);
+    let (first, second) =
+        (number(&writer, &first).await.expect("a score"), number(&writer, &second).await.expect("a score"));
+    assert!(first != second);
+    assert_eq!(number(&reader, "EXECUTE s").await.expect("a score"), second);
+    writer.predict_sql("ROLLBACK MODEL p").await.expect("rolled back");
+    assert_eq!(number(&reader, "EXECUTE s").await.expect("a score"), first);
+    assert_eq!(number(&reader, "SELECT * FROM w").await.expect("a count"), 4.0);
 }
 
 /// Over the limit, the least recently used models are unloaded; they come back when they are called.

@@ -1,14 +1,16 @@
 //! Catalogs that processes share: nothing is lost, whoever writes and whoever is killed.
 
 mod common;
+mod python_server;
 
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::servers::PythonServer;
 use common::{root, run, shell};
 use datafusion_predict::{CatalogSnapshot, ModelCatalog, ObjectStoreCatalog};
+use python_server::PythonServer;
 use sha2::{Digest, Sha256};
 
 const CREATE: &str = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/scalar_double.onnx'";
@@ -56,7 +58,7 @@ async fn eight_processes_lose_no_version_in_a_folder() {
     check_400(uri, &[]);
     // Checkpoints say what the log says.
     let with = open(uri).await;
-    std::fs::remove_dir_all(folder.path().join("checkpoints")).expect("there are some");
+    fs::remove_dir_all(folder.path().join("checkpoints")).expect("there are some");
     assert_eq!(with, open(uri).await);
 }
 
@@ -108,7 +110,7 @@ fn statement(i: u64, (versions, champion, default): (u64, u64, u64)) -> (String,
 fn check_files(folder: &Path, snapshot: &CatalogSnapshot) {
     for version in snapshot.models().flat_map(|model| model.versions.values()) {
         let file = folder.join("models").join(&version.record.sha256).join("model.onnx");
-        let hash = Sha256::digest(std::fs::read(file).expect("a version has its file"));
+        let hash = Sha256::digest(fs::read(file).expect("a version has its file"));
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hash, version.record.sha256);
     }
@@ -183,10 +185,16 @@ fn versions_are_seen_by_others_between_queries() {
         "model m is version 2",
     ];
     assert_eq!((ran.stdout.as_str(), notes), ("", expected.to_vec()));
+    // A version that is refused leaves no files.
+    let files = || fs::read_dir(folder.path().join("models")).expect("the models").count();
+    let before = files();
+    let other = "CREATE OR REPLACE MODEL m FROM 'tests/models/types/identity_float.onnx'";
+    assert_eq!(run(&["-q", "--catalog", uri, "-c", other]).code, Some(1));
+    assert_eq!(files(), before);
     // The folder may be a URL; its models do not depend on where they came from.
     let url = format!("file://{uri}");
     let moved = tempfile::tempdir().expect("a folder");
-    std::fs::copy(root().join("tests/models/types/scalar_double.onnx"), moved.path().join("m.onnx")).expect("a copy");
+    fs::copy(root().join("tests/models/types/scalar_double.onnx"), moved.path().join("m.onnx")).expect("a copy");
     let create = format!(
         "CREATE MODEL copied FROM '{0}/m.onnx'; CREATE MODEL named FROM '{0}/m.onnx' OPTIONS (copy false)",
         moved.path().display()
@@ -194,13 +202,13 @@ fn versions_are_seen_by_others_between_queries() {
     assert_eq!(run(&["-q", "--catalog", &url, "-c", &create]).code, Some(0));
     let both = "SELECT predict('copied', 21.0) AS p; SELECT predict('named', 21.0) AS p";
     assert_eq!(run(&["-q", "--format", "csv", "--catalog", &url, "-c", both]).stdout, "p\n42.0\np\n42.0\n");
-    std::fs::copy(root().join("tests/models/types/identity_double.onnx"), moved.path().join("m.onnx")).expect("a copy");
+    fs::copy(root().join("tests/models/types/identity_double.onnx"), moved.path().join("m.onnx")).expect("a copy");
     let [copied, named] = ["SELECT predict('copied', 21.0) AS p", "SELECT predict('named', 21.0) AS p"];
     assert_eq!(run(&["-q", "--format", "csv", "--catalog", &url, "-c", copied]).stdout, "p\n42.0\n");
     let ran = run(&["-q", "--catalog", &url, "-c", named]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
     assert!(ran.stderr.contains("is not the one that the version was made of: expected sha256 345b260a"), "{ran:?}");
-    std::fs::remove_file(moved.path().join("m.onnx")).expect("it is there");
+    fs::remove_file(moved.path().join("m.onnx")).expect("it is there");
     let ran = run(&["-q", "--catalog", &url, "-c", "SELECT predict('named', 21.0)"]);
     assert!(ran.stderr.starts_with("error: model 'named/1': '"), "{ran:?}");
     assert_eq!(run(&["-q", "--catalog", &url, "-c", "DESCRIBE MODEL named; SHOW MODELS"]).code, Some(0));

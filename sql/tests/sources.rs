@@ -1,13 +1,16 @@
 //! Models from afar: the web, a hub, MLflow. What goes wrong there is said, and leaves nothing behind.
 
 mod common;
+mod http_server;
+mod python_server;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::servers::{HttpServer, PythonServer, Request, response};
 use common::{Ran, root, shell};
+use http_server::{HttpServer, Request, response};
+use python_server::PythonServer;
 
 const SCALAR: &str = "345b260a7da8bd14a2a0091be59ff790a3ff5278dc9ed08252789ac59ee9484d";
 

@@ -102,6 +102,14 @@ impl Change {
         }
     }
 
+    /// Whether `state` allows it; it may not any more when it is committed.
+    ///
+    /// # Errors
+    /// A change that does not fit.
+    pub fn check(&self, state: &CatalogSnapshot) -> Result<()> {
+        self.actions(state).map(drop)
+    }
+
     /// The steps of this change on `state`; none if it changes nothing.
     ///
     /// # Errors

@@ -89,11 +89,11 @@ impl Log {
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
-        let mut replayed = checkpoint.unwrap_or_else(|error| {
+        let checkpoint = checkpoint.unwrap_or_else(|error| {
             log::warn!("the catalog's commits are read one by one: {error}");
             None
         });
-        let mut replayed = replayed.take().unwrap_or_default();
+        let mut replayed = checkpoint.unwrap_or_default();
         self.catch_up(&mut replayed, READ_AHEAD).await?;
         Ok(replayed)
     }

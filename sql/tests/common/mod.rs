@@ -1,7 +1,5 @@
 //! Runs the built shell.
 
-pub(crate) mod servers;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
