@@ -11,6 +11,7 @@ mod args;
 mod command;
 mod completion;
 mod context;
+mod credentials;
 mod help;
 mod input;
 mod message;

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use clap::ColorChoice;
 use datafusion::error::{DataFusionError, Result};
-use datafusion_predict::StorageOptions;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor};
 use tokio::runtime::Runtime;
 
+use crate::credentials;
 use crate::input::{InputHelper, spoken};
 use crate::message;
 use crate::shell::{Flow, Shell};
@@ -99,15 +99,9 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("history"))
 }
 
-/// Whether `text` has options that may hold credentials, as in `OPTIONS ('http.token' '…')`.
-fn may_be_secret(text: &str) -> bool {
-    let text = text.to_lowercase();
-    StorageOptions::PREFIXES.iter().any(|prefix| text.contains(&format!("'{prefix}")))
-}
-
 /// Each input is kept at once: a shell may be killed.
 fn remember(line: &mut Line, history: Option<&std::path::Path>, text: &str) {
-    if may_be_secret(text) {
+    if credentials::may_be_in(text) {
         return;
     }
     let added = line.add_history_entry(text);

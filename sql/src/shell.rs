@@ -19,6 +19,7 @@ use futures::StreamExt;
 use tokio::runtime::Handle;
 
 use crate::command::{self, Command};
+use crate::credentials;
 use crate::message;
 use crate::print::{Printer, Rows};
 use crate::script::{PieceKind, Position, Script};
@@ -70,7 +71,10 @@ impl Shell {
             let ran = match piece.kind {
                 PieceKind::Sql => {
                     if self.echo {
-                        eprintln!("{}{};", piece.comments, piece.text);
+                        match credentials::may_be_in(piece.text) {
+                            true => eprintln!("{}-- a statement that may hold credentials", piece.comments),
+                            false => eprintln!("{}{};", piece.comments, piece.text),
+                        }
                     }
                     self.run_sql_at(position, piece.text).await.map(|()| Flow::Continue)
                 }

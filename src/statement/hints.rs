@@ -18,6 +18,11 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
             "a model with several outputs gives a struct of them: take one, as in predict(…)['label'], or name it in CREATE MODEL … OPTIONS (output '…') or (class '…') ({what})"
         );
     }
+    if let Some((_, name)) = text.split_once("Invalid qualifier ") {
+        return plan_datafusion_err!(
+            "`{name}.*`: there is no table '{name}' here, or it has no columns: is its file empty?"
+        );
+    }
     match missing_table(&text) {
         Some(name) if name.contains(['/', '.']) => {
             plan_datafusion_err!("there is no file '{name}' that can be read, and no table of this name")
