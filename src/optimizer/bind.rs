@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::common::{DFSchema, DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -13,7 +13,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion_predict_udfs::{ModelResolver, PredictFunction, ScoringModel, bind_call};
 
-use super::extract::keep_name;
+use super::calls::has_expr;
+use super::names::keep_name;
+use super::sort_wildcards::with_columns_of_from;
 use crate::config::PredictConfig;
 use crate::predictor::Predictor;
 
@@ -64,16 +66,6 @@ pub(super) fn unbound(expr: &Expr) -> Option<(&PredictFunction, &ScalarFunction)
     }
 }
 
-/// Whether any expression of this node, not of those below it, holds such a call.
-pub(super) fn has_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found = found || expr.exists(|expr| Ok(wanted(expr)))?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
-}
-
 /// The columns that the expressions of `plan` can name.
 pub(super) fn input_schema(plan: &LogicalPlan) -> DFSchema {
     let inputs = plan.inputs();
@@ -108,8 +100,15 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
     if !has_expr(&plan, |expr| unbound(expr).is_some())? {
         return Ok(Transformed::no(plan));
     }
+    let plan = with_columns_of_from(plan)?;
+    if plan.transformed {
+        // The sort, which holds the calls, stands below the columns that come out.
+        return plan.transform_data(|plan| plan.map_children(|sort| bind_node(sort, engine, pinned)));
+    }
+    let plan = plan.data;
     let schema = input_schema(&plan);
     let input = plan.inputs().first().map(|input| Arc::new((*input).clone()));
+    let sorts_distinct = matches!((&plan, input.as_deref()), (LogicalPlan::Sort(_), Some(LogicalPlan::Distinct(_))));
     let names = NamePreserver::new(&plan);
     let planned = plan.schema().clone();
     let bound = plan.map_expressions(|expr| {
@@ -120,6 +119,7 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
                 let resolver = pinned.of(function);
                 bind_call(function, resolver.as_ref(), call.args.clone(), input.as_deref(), &schema, &choose)
                     .map(Transformed::yes)
+                    .map_err(|error| if sorts_distinct { of_select_list_alone(error) } else { error })
             }
             None => Ok(Transformed::no(expr)),
         })?;
@@ -137,4 +137,14 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
         }
     }
     Ok(Transformed::yes(plan))
+}
+
+/// What to know of ORDER BY where a feature is missing.
+fn of_select_list_alone(error: DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::Plan(problem) if problem.contains("missing") => {
+            DataFusionError::Plan(format!("{problem} (for SELECT DISTINCT, ORDER BY sees the SELECT list alone)"))
+        }
+        other => other,
+    }
 }

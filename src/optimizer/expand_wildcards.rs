@@ -8,7 +8,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion_predict_udfs::{is_wildcard, wildcard_columns};
 
-use super::bind::{has_expr, input_schema, unbound};
+use super::bind::{input_schema, unbound};
+use super::calls::has_expr;
+use super::sort_wildcards::with_columns_of_from;
 
 /// `predict('churn', t.*)` → `predict('churn', {id: t.id, age: t.age, …})`, where the call is not bound yet.
 ///
@@ -29,6 +31,11 @@ impl OptimizerRule for ExpandWildcards {
         if !has_expr(&plan, |expr| unbound(expr).is_some_and(|(_, call)| call.args.iter().any(is_wildcard)))? {
             return Ok(Transformed::no(plan));
         }
+        let plan = with_columns_of_from(plan)?;
+        if plan.transformed {
+            return Ok(plan);
+        }
+        let plan = plan.data;
         let schema = input_schema(&plan);
         let input = plan.inputs().first().map(|input| (*input).clone());
         let names = NamePreserver::new(&plan);

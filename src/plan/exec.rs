@@ -1,7 +1,7 @@
 //! The physical node.
 
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -12,7 +12,7 @@ use datafusion::common::{ColumnStatistics, Result, Statistics, exec_err, plan_da
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::projection::ProjectionMapping;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
@@ -38,6 +38,8 @@ pub struct PredictExec {
     features: Vec<Arc<dyn PhysicalExpr>>,
     condition: Option<Arc<dyn PhysicalExpr>>,
     batch_size: usize,
+    /// Why it is made on this side of a join, where that was decided.
+    placement: Option<Placement>,
     /// Partitions that are being scored.
     running: Arc<AtomicUsize>,
     properties: Arc<PlanProperties>,
@@ -47,7 +49,7 @@ pub struct PredictExec {
 impl PredictExec {
     /// Scores `input` with `function`, whose model must be a [`Predictor`], on the values of `features`.
     ///
-    /// Rows for which `condition`, an Int8, is not 1 are not scored, and have NULL. `output` names the new column.
+    /// Rows for which `condition` is not true are not scored, and have NULL. `output` names the new column.
     ///
     /// # Errors
     /// A function of another kind of model.
@@ -67,7 +69,19 @@ impl PredictExec {
         let metrics = ExecutionPlanMetricsSet::new();
         let batch_size = predictor.batch_size();
         let running = Arc::default();
-        Ok(Self { input, function, predictor, features, condition, batch_size, running, properties, metrics })
+        let placement = None;
+        Ok(Self {
+            input,
+            function,
+            predictor,
+            features,
+            condition,
+            batch_size,
+            placement,
+            running,
+            properties,
+            metrics,
+        })
     }
 
     /// Scores `rows` rows in each run, in place of the model's own batch size.
@@ -81,8 +95,86 @@ impl PredictExec {
         &self.predictor
     }
 
-    fn output_name(&self) -> String {
-        self.schema().fields().last().map(|field| field.name().clone()).unwrap_or_default()
+    pub(crate) fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
+    }
+
+    /// The arguments of the call, over the input's columns.
+    pub(crate) fn features(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.features
+    }
+
+    /// Which rows are scored.
+    pub(crate) fn condition(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+        self.condition.as_ref()
+    }
+
+    pub(crate) fn output_name(&self) -> &str {
+        self.properties.eq_properties.schema().fields().last().map_or("", |field| field.name())
+    }
+
+    /// The same over an input with the same columns.
+    pub(crate) fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        self.moved_to(input, self.features.clone(), self.condition.clone())
+    }
+
+    /// The same call over the columns of another input.
+    pub(crate) fn moved_to(
+        &self,
+        input: Arc<dyn ExecutionPlan>,
+        features: Vec<Arc<dyn PhysicalExpr>>,
+        condition: Option<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Self> {
+        let output = Arc::new(Field::new(self.output_name(), self.function.result_type().clone(), true));
+        let properties = Arc::new(properties(&input, output)?);
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(Self { input, features, condition, properties, metrics, running: Arc::default(), ..self.clone() })
+    }
+
+    /// Says why it is made where it is.
+    pub(crate) fn with_placement(self, placement: Placement) -> Self {
+        Self { placement: Some(placement), ..self }
+    }
+
+    /// Whether some row may make the query fail, whatever its model scores besides.
+    pub(crate) fn may_refuse_rows(&self) -> bool {
+        let schema = self.input.schema();
+        let types = self.features.iter().map(|feature| match feature.downcast_ref::<Column>() {
+            Some(column) => Some(schema.field(column.index()).data_type().clone()),
+            None => feature.downcast_ref::<Literal>().map(|literal| literal.value().data_type()),
+        });
+        let types: Option<Vec<_>> = types.collect(); // any other expression may fail itself
+        self.function.on_failure() == OnFailure::Error
+            && types.is_none_or(|types| self.predictor.may_refuse_rows(&types))
+    }
+}
+
+/// The side of a join on which a prediction is made, with the estimates that decided.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Placement {
+    /// There are fewer rows below.
+    BelowJoin {
+        /// The rows there.
+        rows: f64,
+        /// The rows that the join gives.
+        instead_of: f64,
+    },
+    /// The join gives fewer rows.
+    AboveJoin {
+        /// The rows that the join gives.
+        rows: f64,
+        /// The rows below it.
+        instead_of: f64,
+    },
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, rows, instead_of) = match self {
+            Self::BelowJoin { rows, instead_of } => ("below", rows, instead_of),
+            Self::AboveJoin { rows, instead_of } => ("above", rows, instead_of),
+        };
+        write!(f, "{place} the join for ~{rows:.0} rows instead of ~{instead_of:.0}")
     }
 }
 
@@ -112,6 +204,9 @@ impl DisplayAs for PredictExec {
         let features = features.join(", ");
         if t == DisplayFormatType::TreeRender {
             writeln!(f, "model={model}\nengine={engine}\ndevice={device}\nbatch_size={batch_size}")?;
+            if let Some(placement) = &self.placement {
+                writeln!(f, "placed={placement}")?;
+            }
             return self.predictor.refusals().iter().try_for_each(|refusal| writeln!(f, "not_run_by={refusal}"));
         }
         write!(f, "PredictExec: model={model}, engine={engine}, device={device}, batch_size={batch_size}")?;
@@ -121,6 +216,9 @@ impl DisplayAs for PredictExec {
         write!(f, ", features=[{features}], output={}", self.output_name())?;
         if let Some(condition) = &self.condition {
             write!(f, ", if={condition}")?;
+        }
+        if let Some(placement) = &self.placement {
+            write!(f, ", placed={placement}")?;
         }
         match self.function.on_failure() {
             OnFailure::Error => Ok(()),
@@ -227,8 +325,12 @@ impl ExecutionPlan for PredictExec {
         parent_filters: Vec<Arc<dyn PhysicalExpr>>,
         _config: &ConfigOptions,
     ) -> Result<FilterDescription> {
-        // Filters on the input's columns, dynamic ones too, pass; those on the prediction can't.
-        let passing: HashSet<usize> = (0..self.input.schema().fields().len()).collect();
+        // Filters on the input's columns, dynamic ones too, pass; those on the prediction can't. A filter finds its column
+        // in the input by name: over a join of columns with one name that may be another, so those don't pass either.
+        let schema = self.input.schema();
+        let mut count = HashMap::new();
+        schema.fields().iter().for_each(|field| *count.entry(field.name()).or_insert(0) += 1);
+        let passing = (0..schema.fields().len()).filter(|&place| count[schema.field(place).name()] == 1).collect();
         let child = ChildFilterDescription::from_child_with_allowed_indices(&parent_filters, passing, &self.input)?;
         Ok(FilterDescription::new().with_child(child))
     }

@@ -1,5 +1,6 @@
 //! Predictions as nodes of a plan.
 
+mod dml;
 mod exec;
 mod metrics;
 mod node;
@@ -7,6 +8,7 @@ mod planner;
 mod share;
 mod stream;
 
+pub(crate) use exec::Placement;
 pub use exec::PredictExec;
 pub use node::Predict;
 pub use planner::{PredictExtensionPlanner, PredictQueryPlanner};

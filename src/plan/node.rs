@@ -13,8 +13,7 @@ use datafusion_predict_udfs::ModelFunction;
 
 /// Scores each row of its input once: the input's columns, and one more with the prediction.
 ///
-/// With a `condition`, an Int8, rows for which it is not 1 are not scored, and have NULL: so branches of CASE stay
-/// lazy. It is no boolean, since boolean CASE is simplified to AND and OR, which evaluate both sides.
+/// With a `condition`, rows for which it is not true are not scored, and have NULL: so branches of CASE stay lazy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Predict {
     input: LogicalPlan,

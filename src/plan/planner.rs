@@ -15,7 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::ModelFunction;
 
-use super::{Predict, PredictExec};
+use super::{Predict, PredictExec, dml};
 use crate::config::PredictConfig;
 
 /// Plans [`Predict`] nodes. Give it to a planner of your own if you have one.
@@ -55,6 +55,8 @@ impl ExtensionPlanner for PredictExtensionPlanner {
 }
 
 /// A query planner that knows [`Predict`] nodes, and leaves plans without them to the one that was there before.
+///
+/// It also sees to it that DELETE and UPDATE change the rows that they name, and EXPLAIN of them none.
 #[derive(Debug)]
 pub struct PredictQueryPlanner {
     inner: Arc<dyn QueryPlanner + Send + Sync>,
@@ -70,6 +72,8 @@ impl PredictQueryPlanner {
 #[async_trait]
 impl QueryPlanner for PredictQueryPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let changed = dml::with_conditions_on_the_table(plan)?;
+        let plan = changed.as_ref().unwrap_or(plan);
         let mut ours = false;
         plan.apply_with_subqueries(|plan| {
             ours = ours || matches!(plan, LogicalPlan::Extension(extension) if extension.node.as_any().is::<Predict>());

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{cast, take_record_batch};
-use datafusion::arrow::datatypes::{DataType, Int8Type, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_datafusion_err};
@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::metrics::PredictMetrics;
 use super::share::CoreShare;
-use crate::engine::{CancelToken, RunContext};
+use crate::engine::{CancelOnDrop, RunContext};
 use crate::predictor::{BatchSize, LONGEST_RUN, Predictor, ScoreStats};
 use crate::tensor::scatter;
 
@@ -61,14 +61,6 @@ pub(super) struct PredictStream {
     _cancel: CancelOnDrop,
 }
 
-struct CancelOnDrop(CancelToken);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 impl PredictStream {
     pub(super) fn new(
         plan: ScoringPlan,
@@ -89,7 +81,7 @@ impl PredictStream {
             short: false,
             metrics,
             memory: MemoryConsumer::new(format!("PredictExec[{partition}]")).register(context.memory_pool()),
-            _cancel: CancelOnDrop(plan.run.cancel.clone()),
+            _cancel: plan.run.cancel.cancel_on_drop(),
             plan: Arc::new(plan),
         }
     }
@@ -193,11 +185,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("without a message").to_owned()
 }
 
-/// The rows for which `condition` is 1.
+/// The rows for which `condition` is true.
 fn chosen_rows(condition: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<UInt64Array> {
     let values = condition.evaluate(batch)?.into_array(batch.num_rows())?;
-    let values = values.as_primitive::<Int8Type>();
-    let chosen = (0..values.len()).filter(|&row| values.is_valid(row) && values.value(row) == 1);
+    let values = cast(&values, &DataType::Boolean)?; // of type Null, where nothing else is known
+    let values = values.as_boolean();
+    let chosen = (0..values.len()).filter(|&row| values.is_valid(row) && values.value(row));
     Ok(chosen.map(|row| row as u64).collect::<Vec<_>>().into())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::common::{DFSchema, Result, TableReference, plan_err};
 use datafusion::functions::core::{get_field, named_struct};
 use datafusion::functions_nested::expr_fn::array_element;
 use datafusion::logical_expr::expr::{ScalarFunction, WildcardOptions};
@@ -186,13 +186,34 @@ pub fn wildcard_columns(
             return plan_err!("model '{model}': a wildcard of features takes EXCLUDE and EXCEPT only");
         };
         columns.extend(match (qualifier, input) {
-            (Some(qualifier), _) => expand_qualified_wildcard(qualifier, schema, Some(options))?,
+            (Some(qualifier), _) => {
+                let qualifier = full_qualifier(qualifier, schema).unwrap_or_else(|| qualifier.clone());
+                expand_qualified_wildcard(&qualifier, schema, Some(options))?
+            }
             (None, Some(input)) => expand_wildcard(schema, input, Some(options))?,
             (None, None) => schema.columns().into_iter().map(Expr::Column).collect(),
         });
     }
     Ok(columns.into_iter().map(|column| (column.qualified_name().1, column)).collect())
 }
+
+/// The one table of `schema` that `t` in `t.*` can mean: after FROM public.t, too.
+fn full_qualifier(qualifier: &TableReference, schema: &DFSchema) -> Option<TableReference> {
+    let means = |known: &TableReference| {
+        known.table() == qualifier.table()
+            && qualifier.schema().is_none_or(|name| known.schema() == Some(name))
+            && qualifier.catalog().is_none_or(|name| known.catalog() == Some(name))
+    };
+    let mut found: Vec<_> = schema.iter().filter_map(|(known, _)| known).filter(|known| means(known)).collect();
+    found.dedup();
+    match found.as_slice() {
+        [only] => Some((*only).clone()),
+        several => several.iter().find(|known| *known == &qualifier).map(|known| (*known).clone()),
+    }
+}
+
+/// Features that an error names, at most.
+const MOST_NAMED: usize = 10;
 
 /// Picks each feature of the model: by its exact name, else by a unique match without case. Other values are ignored.
 fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<Expr>> {
@@ -212,9 +233,24 @@ fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<
         match found.as_slice() {
             [one] => picked.push(*one),
             [] => {
-                let near = nearest(name, values.iter().map(|(column, _)| column.as_str()));
+                // What another feature takes is not meant.
+                let taken = |column: &String| names.iter().any(|name| name.eq_ignore_ascii_case(column));
+                let free = values.iter().map(|(column, _)| column).filter(|column| !taken(column));
+                let near = nearest(name, free.map(String::as_str));
                 let near = near.map(|near| format!("; there is '{near}'")).unwrap_or_default();
-                return plan_err!("model '{label}': feature '{name}' is missing{near}");
+                let has = |name: &String| values.iter().any(|(column, _)| column.eq_ignore_ascii_case(name));
+                let missing: Vec<_> = names.iter().filter(|name| !has(name)).map(|name| format!("'{name}'")).collect();
+                return match missing.as_slice() {
+                    [_, _, ..] if missing.len() <= MOST_NAMED => {
+                        plan_err!("model '{label}': features {} are missing{near}", missing.join(", "))
+                    }
+                    [_, _, ..] => plan_err!(
+                        "model '{label}': feature '{name}' is missing, as are {} more of {}{near}",
+                        missing.len() - 1,
+                        names.len()
+                    ),
+                    _ => plan_err!("model '{label}': feature '{name}' is missing{near}"),
+                };
             }
             several => {
                 let all: Vec<_> = several.iter().map(|&i| format!("{}", values[i].1)).collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, plan_err};
 
 /// Turns the name in `predict('name', …)` into one version of a model.
@@ -75,6 +76,13 @@ pub trait ScoringModel: Any + Debug + Send + Sync {
     /// The type of a prediction.
     fn return_type(&self) -> &DataType;
 
-    /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column.
-    fn score(&self, arguments: &[ArrayRef], rows: usize, on_failure: OnFailure) -> Result<ArrayRef>;
+    /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column. `options` are
+    /// those of the query's session, which may say how long a call may take, or that nobody waits for it any more.
+    fn score(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        on_failure: OnFailure,
+        options: &ConfigOptions,
+    ) -> Result<ArrayRef>;
 }

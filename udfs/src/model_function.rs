@@ -3,7 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::compute::{can_cast_types, cast};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array, new_null_array};
+use datafusion::arrow::compute::{can_cast_types, cast, filter, prep_null_mask_filter, take};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
@@ -23,6 +24,8 @@ pub struct ModelFunction {
     /// The positions of the model's features among the arguments; `None` for all behind the model's name, which is the
     /// first argument of `predict`.
     features: Option<Vec<usize>>,
+    /// Whether the last argument is a guard: a boolean, without whose being true a row is not scored, and has NULL.
+    guarded: bool,
     signature: Signature,
     return_type: DataType,
 }
@@ -32,7 +35,7 @@ impl ModelFunction {
     pub fn bound(name: &str, model: Arc<dyn ScoringModel>, on_failure: OnFailure) -> Self {
         let return_type = model.return_type().clone();
         let signature = Signature::variadic_any(Volatility::Stable);
-        Self { name: name.to_owned(), model, on_failure, features: None, signature, return_type }
+        Self { name: name.to_owned(), model, on_failure, features: None, guarded: false, signature, return_type }
     }
 
     /// A function of its own, with the declared parameters (name and type) and the declared result, to which the
@@ -61,7 +64,7 @@ impl ModelFunction {
         }
         let signature = Signature::exact(types, Volatility::Stable).with_parameter_names(names)?;
         let (name, features) = (name.to_owned(), Some(features));
-        Ok(Self { name, model, on_failure: OnFailure::Error, features, signature, return_type })
+        Ok(Self { name, model, on_failure: OnFailure::Error, features, guarded: false, signature, return_type })
     }
 
     /// The version that is called.
@@ -74,11 +77,29 @@ impl ModelFunction {
         self.on_failure
     }
 
+    /// The same function with one more argument behind the others: a guard, which says for which rows the call is made.
+    ///
+    /// A row whose guard is false or NULL is not given to the model, and its prediction is NULL. That keeps calls lazy
+    /// where DataFusion evaluates both sides of AND and OR, and the arguments of aggregates with FILTER for all rows.
+    #[must_use]
+    pub fn with_guard(&self) -> Self {
+        let signature = Signature::variadic_any(Volatility::Stable);
+        Self { guarded: true, signature, ..self.clone() }
+    }
+
+    /// The same function without a guard, and a call's `arguments` without it, which comes last; `None` if there is
+    /// none.
+    pub fn without_guard<T: Clone>(&self, arguments: &[T]) -> Option<(Self, Vec<T>, T)> {
+        let (guard, others) = arguments.split_last().filter(|_| self.guarded)?;
+        // A function with parameters of its own had its arguments coerced to them before it was guarded.
+        Some((Self { guarded: false, ..self.clone() }, others.to_vec(), guard.clone()))
+    }
+
     /// Of a call's `arguments`, the model's features in the model's order.
     pub fn features<T: Clone>(&self, arguments: &[T]) -> Vec<T> {
         match &self.features {
             Some(positions) => positions.iter().map(|&i| arguments[i].clone()).collect(),
-            None => arguments[1..].to_vec(),
+            None => arguments[1..arguments.len() - usize::from(self.guarded)].to_vec(),
         }
     }
 
@@ -96,18 +117,62 @@ impl ModelFunction {
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
         let features = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
-        let mut scores = model.score(&features, rows, on_failure)?;
-        if scores.len() != rows {
-            return exec_err!("model '{}' gave {} predictions for {rows} rows", model.label(), scores.len());
-        }
-        if scores.data_type() != args.return_field.data_type() {
-            scores = cast(&scores, args.return_field.data_type())?;
-        }
+        let scores = score_rows(model, &features, rows, args, on_failure)?;
         if constant {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&scores, 0)?));
         }
         Ok(ColumnarValue::Array(scores))
     }
+
+    /// As [`score`](Self::score), for the rows whose `guard` is true; the others have NULL.
+    fn score_guarded(&self, args: &ScalarFunctionArgs, guard: &ColumnarValue) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        if let ColumnarValue::Scalar(guard) = guard {
+            return match guard {
+                ScalarValue::Boolean(Some(true)) => Self::score(self.model.as_ref(), args, self.on_failure),
+                _ => Ok(ColumnarValue::Scalar(ScalarValue::try_new_null(args.return_field.data_type())?)),
+            };
+        }
+        let chosen = chosen_rows(&guard.to_array(rows)?)?;
+        let count = chosen.true_count();
+        if count == rows {
+            return Self::score(self.model.as_ref(), args, self.on_failure);
+        }
+        if count == 0 {
+            return Ok(ColumnarValue::Array(new_null_array(args.return_field.data_type(), rows)));
+        }
+        let features = args.args.iter().map(|arg| Ok(filter(&arg.to_array(rows)?, &chosen)?));
+        let features = features.collect::<Result<Vec<_>>>()?;
+        let scores = score_rows(self.model.as_ref(), &features, count, args, self.on_failure)?;
+        let mut next = 0..count as u64;
+        let places: UInt64Array = chosen.values().iter().map(|chosen| chosen.then(|| next.next()).flatten()).collect();
+        Ok(ColumnarValue::Array(take(&scores, &places, None)?))
+    }
+}
+
+/// The rows whose `guard`, a boolean or nothing but NULL, is true.
+fn chosen_rows(guard: &ArrayRef) -> Result<BooleanArray> {
+    let guard = cast(guard, &DataType::Boolean)?;
+    let guard = guard.as_boolean();
+    Ok(if guard.null_count() > 0 { prep_null_mask_filter(guard) } else { guard.clone() })
+}
+
+/// Predictions for `rows` rows of `features`, in the type that was planned.
+fn score_rows(
+    model: &dyn ScoringModel,
+    features: &[ArrayRef],
+    rows: usize,
+    args: &ScalarFunctionArgs,
+    on_failure: OnFailure,
+) -> Result<ArrayRef> {
+    let scores = model.score(features, rows, on_failure, &args.config_options)?;
+    if scores.len() != rows {
+        return exec_err!("model '{}' gave {} predictions for {rows} rows", model.label(), scores.len());
+    }
+    if scores.data_type() != args.return_field.data_type() {
+        return Ok(cast(&scores, args.return_field.data_type())?);
+    }
+    Ok(scores)
 }
 
 impl PartialEq for ModelFunction {
@@ -115,6 +180,7 @@ impl PartialEq for ModelFunction {
         self.name == other.name
             && Arc::ptr_eq(&self.model, &other.model)
             && self.on_failure == other.on_failure
+            && self.guarded == other.guarded
             && self.return_type == other.return_type
     }
 }
@@ -146,7 +212,11 @@ impl ScalarUDFImpl for ModelFunction {
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let guard = args.args.last().filter(|_| self.guarded).cloned();
         args.args = self.features(&args.args);
-        Self::score(self.model.as_ref(), &args, self.on_failure)
+        match guard {
+            Some(guard) => self.score_guarded(&args, &guard),
+            None => Self::score(self.model.as_ref(), &args, self.on_failure),
+        }
     }
 }
