@@ -6,11 +6,13 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::engine::CancelToken;
 use crate::error::{Error, Result, error};
 
 fn handle() -> Result<&'static Handle> {
@@ -23,16 +25,26 @@ fn handle() -> Result<&'static Handle> {
     }
 }
 
+/// Ends a task when it is dropped.
+pub(crate) struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Does `work` after `delay`, unless what is returned is dropped before.
+pub(crate) fn after(delay: Duration, work: impl FnOnce() + Send + 'static) -> Result<AbortOnDrop> {
+    let task = handle()?.spawn(async move {
+        tokio::time::sleep(delay).await;
+        work();
+    });
+    Ok(AbortOnDrop(task.abort_handle()))
+}
+
 /// Runs `work` there; it ends early if nobody waits for it any more.
 pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    struct AbortOnDrop(AbortHandle);
-
-    impl Drop for AbortOnDrop {
-        fn drop(&mut self) {
-            self.0.abort();
-        }
-    }
-
     let task = handle()?.spawn(work);
     let _guard = AbortOnDrop(task.abort_handle());
     join(task).await
@@ -53,6 +65,15 @@ pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Se
 /// Runs what computes, or waits for a disk, on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     SpawnedTask::spawn_blocking(work).join().await.unwrap_or_else(|cause| Err(failed(cause)))
+}
+
+/// As [`blocking`]; its token is cancelled if nobody waits for it any more.
+pub(crate) async fn cancellable<T: Send + 'static>(
+    work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let token = CancelToken::default();
+    let _cancel = token.cancel_on_drop();
+    blocking(move || work(&token)).await
 }
 
 async fn join<T>(task: JoinHandle<Result<T>>) -> Result<T> {

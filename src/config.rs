@@ -1,27 +1,57 @@
 //! Session options under the prefix `predict`.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
-use datafusion::common::config::{ConfigExtension, ConfigField, Visit};
-use datafusion::common::{Result, config_err, extensions_options};
+use datafusion::common::Result as DFResult;
+use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::config::ConfigOptions;
+use datafusion_predict_udfs::nearest;
 
-extensions_options! {
-    /// Options of a session: `SET predict.batch_size = 4096`.
-    pub struct PredictConfig {
-        /// Rows for each run of a model; 0 leaves the choice to the model.
-        pub batch_size: usize, default = 0
-        /// The engine that runs models: `native`, `onnxruntime` or another by its name; `auto` is the first that can.
-        pub engine: String, default = PredictConfig::AUTO.to_owned()
-        /// Whether calls become nodes of the plan that score each row once; off, they stay functions.
-        pub extract: bool, default = true
-        /// Memory that loaded models may take before the least recently used are unloaded, such as `2g`; 0 is no limit.
-        /// It belongs to the process: the session whose statement came last decides.
-        pub model_memory: ByteSize, default = ByteSize(0)
-        /// Disk that models fetched from afar may take, before the least recently used are removed.
-        pub cache_size: ByteSize, default = ByteSize(10 << 30)
-        /// The largest file of a model that is fetched from afar.
-        pub download_limit: ByteSize, default = ByteSize(8 << 30)
+use crate::engine::CancelToken;
+use crate::error::{Result, bail, error};
+
+/// Options of a session: `SET predict.batch_size = 4096`. `SHOW predict.batch_size` and `information_schema.df_settings`
+/// give them back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PredictConfig {
+    /// Rows for each run of a model; 0 leaves the choice to the model.
+    pub batch_size: usize,
+    /// The engine that runs models: `native`, `onnxruntime` or another by its name; `auto` is the first that can.
+    pub engine: String,
+    /// Whether calls become nodes of the plan that score each row once; off, they stay functions.
+    pub extract: bool,
+    /// Whether such a node is moved to the side of a join where fewer rows are scored.
+    pub place_by_rows: bool,
+    /// Memory that loaded models may take before the least recently used are unloaded, such as `2g`; 0 is no limit. It
+    /// belongs to the process: the session whose statement came last decides.
+    pub model_memory: ByteSize,
+    /// Disk that models fetched from afar may take, before the least recently used are removed.
+    pub cache_size: ByteSize,
+    /// The largest file of a model that is fetched from afar.
+    pub download_limit: ByteSize,
+    /// Ends the calls of the session's queries that are made as functions, which block the task that would be dropped. No
+    /// option: who runs a statement that may have to be ended puts a token here first.
+    pub cancel: CancelToken,
+    /// The names that `engine` can have; any, if none were registered.
+    engines: Arc<[String]>,
+}
+
+impl Default for PredictConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 0,
+            engine: Self::AUTO.to_owned(),
+            extract: true,
+            place_by_rows: true,
+            model_memory: ByteSize(0),
+            cache_size: ByteSize(10 << 30),
+            download_limit: ByteSize(8 << 30),
+            cancel: CancelToken::default(),
+            engines: Arc::new([]),
+        }
     }
 }
 
@@ -33,9 +63,112 @@ impl PredictConfig {
     /// The engine's name that leaves the choice to the model.
     pub(crate) const AUTO: &str = "auto";
 
+    /// The options, each with what it does.
+    const OPTIONS: [(&str, &str); 7] = [
+        ("batch_size", "Rows for each run of a model; 0 leaves the choice to the model"),
+        ("engine", "The engine that runs models: native, onnxruntime or another; auto is the first that can"),
+        ("extract", "Whether calls become nodes of the plan that score each row once; off, they stay functions"),
+        ("place_by_rows", "Whether such a node is moved to the side of a join where fewer rows are scored"),
+        ("model_memory", "Memory that loaded models may take before some are unloaded; 0 is no limit"),
+        ("cache_size", "Disk that models fetched from afar may take before some are removed"),
+        ("download_limit", "The largest file of a model that is fetched from afar"),
+    ];
+
     /// The session's options, or the defaults where none were registered.
     pub(crate) fn of(options: &ConfigOptions) -> Self {
         options.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// Refuses other engines than these, from now on.
+    pub(crate) fn with_engines<'a>(self, names: impl Iterator<Item = &'a str>) -> Self {
+        Self { engines: names.map(str::to_owned).collect(), ..self }
+    }
+
+    fn value(&self, option: &str) -> Option<String> {
+        Some(match option {
+            "batch_size" => self.batch_size.to_string(),
+            "engine" => self.engine.clone(),
+            "extract" => self.extract.to_string(),
+            "place_by_rows" => self.place_by_rows.to_string(),
+            "model_memory" => self.model_memory.to_string(),
+            "cache_size" => self.cache_size.to_string(),
+            "download_limit" => self.download_limit.to_string(),
+            _ => return None,
+        })
+    }
+
+    fn set_option(&mut self, option: &str, value: &str) -> Result<()> {
+        let wrong = |expected: &str| error!(InvalidOption, "predict.{option} is '{value}': expected {expected}");
+        let yes_or_no = || match value.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(wrong("true or false")),
+        };
+        let bytes =
+            || value.parse::<ByteSize>().map_err(|_| wrong("a number of bytes with k, m, g or t, such as 512m"));
+        match option {
+            "batch_size" => {
+                self.batch_size =
+                    value.parse().map_err(|_| wrong("a number of rows, or 0 to leave the choice to the model"))?;
+            }
+            "engine" => self.engine = self.known_engine(value)?,
+            "extract" => self.extract = yes_or_no()?,
+            "place_by_rows" => self.place_by_rows = yes_or_no()?,
+            "model_memory" => self.model_memory = bytes()?,
+            "cache_size" => self.cache_size = bytes()?,
+            "download_limit" => self.download_limit = bytes()?,
+            unknown => {
+                let names = Self::OPTIONS.map(|(name, _)| name);
+                match nearest(unknown, names) {
+                    Some(near) => {
+                        bail!(InvalidOption, "there is no option predict.{unknown}; did you mean predict.{near}?")
+                    }
+                    None => {
+                        let names = names.map(|name| format!("predict.{name}"));
+                        bail!(InvalidOption, "there is no option predict.{unknown}: there are {}", names.join(", "))
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn known_engine(&self, name: &str) -> Result<String> {
+        let known = std::iter::once(Self::AUTO).chain(self.engines.iter().map(String::as_str));
+        let known: Vec<_> = known.collect();
+        match known.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+            Some(known) => Ok((*known).to_owned()),
+            None if self.engines.is_empty() => Ok(name.to_owned()),
+            None => bail!(InvalidOption, "predict.engine is '{name}': expected {}", known.join(", ")),
+        }
+    }
+}
+
+impl ExtensionOptions for PredictConfig {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> DFResult<()> {
+        Ok(self.set_option(&key.to_ascii_lowercase(), value)?)
+    }
+
+    /// With the prefix, by which SHOW finds them.
+    fn entries(&self) -> Vec<ConfigEntry> {
+        let entry = |(option, description): (&str, &'static str)| ConfigEntry {
+            key: format!("{}.{option}", Self::PREFIX),
+            value: self.value(option),
+            description,
+        };
+        Self::OPTIONS.into_iter().map(entry).collect()
     }
 }
 
@@ -75,23 +208,29 @@ impl fmt::Display for ByteSize {
     }
 }
 
-impl ConfigField for ByteSize {
-    fn visit<V: Visit>(&self, visitor: &mut V, key: &str, description: &'static str) {
-        visitor.some(key, self, description);
-    }
-
-    fn set(&mut self, _key: &str, value: &str) -> Result<()> {
-        match value.parse() {
-            Ok(size) => *self = size,
-            Err(problem) => return config_err!("{problem}"),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_checked_when_they_are_set() {
+        let mut config = PredictConfig::default().with_engines(["native", "onnxruntime"].into_iter());
+        for (option, value, expected) in [
+            ("engine", "tensorflow", "predict.engine is 'tensorflow': expected auto, native, onnxruntime"),
+            ("batch_size", "a", "expected a number of rows, or 0 to leave the choice to the model"),
+            ("extract", "maybe", "expected true or false"),
+            ("cache_size", "big", "expected a number of bytes with k, m, g or t, such as 512m"),
+            ("bach_size", "1", "did you mean predict.batch_size?"),
+            ("colour", "red", "there are predict.batch_size, predict.engine"),
+        ] {
+            let error = config.set(option, value).expect_err(option).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        for entry in config.entries() {
+            let option = entry.key.strip_prefix("predict.").expect("the prefix");
+            config.set(option, &entry.value.expect("a value")).expect("what is shown can be set");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

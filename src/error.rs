@@ -50,6 +50,8 @@ pub enum ErrorKind {
     EngineFailed,
     /// The query was dropped while a model ran.
     Cancelled,
+    /// A run took longer than the model's option `max_run` allows.
+    RunTooLong,
     /// A statement of ours that can't be parsed or run.
     InvalidStatement,
     /// A catalog is damaged, or of a newer format.

@@ -47,7 +47,8 @@ pub use catalog::{
 pub use config::{ByteSize, PredictConfig};
 pub use engine::ort::{OrtEngine, runtime_folder};
 pub use engine::{
-    CancelToken, Columnar, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded, NativeEngine, RunContext,
+    CancelOnDrop, CancelToken, Columnar, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded, NativeEngine,
+    RunContext,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::background;
 use crate::catalog::{ModelCatalog, ModelVersion};
 use crate::config::PredictConfig;
-use crate::engine::{CoreBudget, Engine};
+use crate::engine::{CancelOnDrop, CancelToken, CoreBudget, Engine};
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::predictor::{Predictor, PredictorSource};
@@ -53,6 +53,8 @@ struct Loaded {
 struct Slot {
     /// Who comes while a model is loaded waits for it.
     predictor: Arc<OnceCell<Arc<Predictor>>>,
+    /// Held by all who wait: when the last of them is gone, the trial run is, too.
+    waiting: Weak<CancelOnDrop>,
     used: u64,
     /// Whether it could be loaded again.
     reloadable: bool,
@@ -115,18 +117,20 @@ impl ModelLoader {
             return Ok(predictor);
         }
         let (this, version) = (self.clone(), version.clone());
+        let (cell, cancel, _waiting) = {
+            let mut loaded = this.loaded();
+            loaded.clock += 1;
+            let clock = loaded.clock;
+            let slot = loaded.slots.entry(key(&version)).or_default();
+            slot.used = clock;
+            slot.reloadable = true; // it is being loaded
+            let waiting = slot.waiting.upgrade().unwrap_or_else(|| Arc::new(CancelToken::default().cancel_on_drop()));
+            slot.waiting = Arc::downgrade(&waiting);
+            (slot.predictor.clone(), waiting.token().clone(), waiting)
+        };
         // The cell is waited for by threads, too: who fills it must not depend on them.
         background::finish(async move {
-            let cell = {
-                let mut loaded = this.loaded();
-                loaded.clock += 1;
-                let clock = loaded.clock;
-                let slot = loaded.slots.entry(key(&version)).or_default();
-                slot.used = clock;
-                slot.reloadable = true; // it is being loaded
-                slot.predictor.clone()
-            };
-            let predictor = cell.get_or_try_init(|| this.clone().load_now(version.clone())).await?.clone();
+            let predictor = cell.get_or_try_init(|| this.clone().load_now(version.clone(), cancel)).await?.clone();
             this.evict(&version);
             Ok(predictor)
         })
@@ -151,8 +155,12 @@ impl ModelLoader {
             loaded.models.insert(model.sha256().to_owned(), Arc::downgrade(model));
             let source = loaded.sources.get(&key(version)).map_or(version.record.uri.as_str(), |(uri, _)| uri);
             let reloadable = version.record.copied || (model.has_file() && !source::is_redacted(source));
-            let slot =
-                Slot { predictor: Arc::new(OnceCell::new_with(Some(predictor))), used: loaded.clock, reloadable };
+            let slot = Slot {
+                predictor: Arc::new(OnceCell::new_with(Some(predictor))),
+                used: loaded.clock,
+                reloadable,
+                waiting: Weak::new(),
+            };
             loaded.slots.insert(key(version), slot);
         }
         self.evict(version);
@@ -163,7 +171,7 @@ impl ModelLoader {
         self.loaded().sources.insert(key(version), (uri.to_owned(), storage.clone()));
     }
 
-    async fn load_now(self: Arc<Self>, version: Arc<ModelVersion>) -> Result<Arc<Predictor>> {
+    async fn load_now(self: Arc<Self>, version: Arc<ModelVersion>, cancel: CancelToken) -> Result<Arc<Predictor>> {
         let label = version.label();
         let named = |error: crate::Error| error.of_model(&label);
         let record = &version.record;
@@ -202,7 +210,7 @@ impl ModelLoader {
             engine: PredictConfig::AUTO.to_owned(),
         };
         let (engines, cores) = (self.engines.clone(), self.cores.clone());
-        background::blocking(move || Predictor::load(source, &engines, &cores)).await
+        background::blocking(move || Predictor::load(source, &engines, &cores, &cancel)).await
     }
 
     /// Where the file of `version` is on this machine, fetched first if it is not.

@@ -184,7 +184,7 @@ impl PredictRuntime {
     ) -> Result<Arc<Predictor>> {
         let source = PredictorSource { label: label.to_owned(), model, features, options, engine: engine.to_owned() };
         let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
-        background::blocking(move || Predictor::load(source, &engines, &cores)).await
+        background::cancellable(move |cancel| Predictor::load(source, &engines, &cores, cancel)).await
     }
 
     /// Copies the files, where they are to be kept; then the version is there, and not before.

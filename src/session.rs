@@ -9,12 +9,14 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{FunctionFactory, QueryPlanner, SessionContext};
 use datafusion::logical_expr::planner::RelationPlanner;
 use datafusion::optimizer::{Analyzer, Optimizer};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::{OnFailure, PredictFunction};
 
 use crate::config::PredictConfig;
+use crate::engine::CancelToken;
 use crate::error::{Result, bail};
-use crate::optimizer::{add_analyzer_rules, add_optimizer_rules};
+use crate::optimizer::{add_analyzer_rules, add_optimizer_rules, add_physical_optimizer_rules};
 use crate::plan::PredictQueryPlanner;
 use crate::resolver::CatalogResolver;
 use crate::runtime::PredictRuntime;
@@ -32,9 +34,9 @@ pub trait PredictExt: Sized {
 impl PredictExt for SessionStateBuilder {
     fn with_predict(mut self, runtime: Arc<PredictRuntime>) -> Self {
         let mut config = self.config().take().unwrap_or_default();
-        if config.options().extensions.get::<PredictConfig>().is_none() {
-            config = config.with_option_extension(PredictConfig::default());
-        }
+        let engines = runtime.loader().engines();
+        let options = PredictConfig::of(config.options()).with_engines(engines.iter().map(|engine| engine.name()));
+        config = config.with_option_extension(options);
         *self.config() = Some(config.with_extension(runtime.clone()));
 
         let resolver = Arc::new(CatalogResolver::new(runtime.clone()));
@@ -48,6 +50,7 @@ impl PredictExt for SessionStateBuilder {
 
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));
         add_optimizer_rules(self.optimizer().get_or_insert_with(Optimizer::new));
+        add_physical_optimizer_rules(self.physical_optimizers().get_or_insert_with(PhysicalOptimizer::new));
         let planner = match self.query_planner().take() {
             Some(planner) if (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>() => planner,
             Some(planner) => Arc::new(PredictQueryPlanner::new(planner)),
@@ -128,12 +131,26 @@ pub trait PredictSql {
     /// # Errors
     /// Those of [`SessionContext::sql`], and a session without [`PredictExt::with_predict`].
     async fn predict_sql(&self, sql: &str) -> datafusion::common::Result<DataFrame>;
+
+    /// Ends the calls that the session's next queries make as functions when `token` is cancelled.
+    ///
+    /// Calls that are nodes of the plan end when the query is dropped. A call that stayed a function (`predict.extract` off,
+    /// the conditions of DELETE) blocks the very task that would be dropped.
+    fn cancel_calls_with(&self, token: CancelToken);
 }
 
 #[async_trait]
 impl PredictSql for SessionContext {
     async fn predict_sql(&self, sql: &str) -> datafusion::common::Result<DataFrame> {
         run_sql(self, sql).await
+    }
+
+    fn cancel_calls_with(&self, token: CancelToken) {
+        let state = self.state_ref();
+        let mut state = state.write();
+        if let Some(config) = state.config_mut().options_mut().extensions.get_mut::<PredictConfig>() {
+            config.cancel = token;
+        }
     }
 }
 

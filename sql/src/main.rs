@@ -15,6 +15,7 @@ mod credentials;
 mod help;
 mod input;
 mod message;
+mod panics;
 mod print;
 mod progress;
 mod repl;
@@ -43,6 +44,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let (args, sources) = args::parse();
+    panics::keep_quiet();
     let runtimes =
         Runtime::new().and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
     let (workers, front) = match runtimes {

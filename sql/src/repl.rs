@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use crate::credentials;
 use crate::input::{InputHelper, spoken};
 use crate::message;
+use crate::panics;
 use crate::shell::{Flow, Shell};
 
 type Line = Editor<InputHelper, FileHistory>;
@@ -64,7 +65,7 @@ pub(crate) fn run(front: &Runtime, shell: &mut Shell, color: ColorChoice) -> Res
 /// Ctrl-C drops what runs: the query's tasks are told to end, and nobody waits for them.
 async fn run_until_interrupt(shell: &mut Shell, text: &str) -> Flow {
     let ended = tokio::select! {
-        ended = shell.run_script(text, None) => Some(ended),
+        ended = panics::caught(shell.run_script(text, None)) => Some(ended),
         _ = tokio::signal::ctrl_c() => None,
     };
     match ended {

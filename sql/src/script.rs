@@ -29,7 +29,8 @@ pub(crate) struct Script<'a> {
 
 impl<'a> Script<'a> {
     pub(crate) fn new(text: &'a str, escapes: bool) -> Self {
-        Self { text, rest: text, escapes }
+        // The byte-order mark of some editors, which nobody sees.
+        Self { text, rest: text.strip_prefix('\u{feff}').unwrap_or(text), escapes }
     }
 
     /// Whether each statement of `text` has its semicolon.

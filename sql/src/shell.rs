@@ -14,13 +14,14 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion_cli::print_options::MaxRows;
-use datafusion_predict::{PredictRuntime, PredictStatement, parse_sql, run_statement};
+use datafusion_predict::{CancelToken, PredictRuntime, PredictSql, PredictStatement, parse_sql, run_statement};
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
 use crate::command::{self, Command};
 use crate::credentials;
 use crate::message;
+use crate::panics;
 use crate::print::{Printer, Rows};
 use crate::script::{PieceKind, Position, Script};
 use crate::stores;
@@ -138,6 +139,11 @@ impl Shell {
             return Ok(());
         }
         stores::register_target(&self.context, &statement, &self.workers).await?;
+        // Calls that are made as functions block the task that would be dropped.
+        let cancel = CancelToken::default();
+        let _cancel = cancel.cancel_on_drop();
+        self.context.cancel_calls_with(cancel);
+        let creates = matches!(statement, PredictStatement::CreateModel(_));
         let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
 
         let changed = changed_model(&statement);
@@ -150,6 +156,9 @@ impl Shell {
         let (plan, task) = on(&self.workers, planning).await?;
         if let Some(note) = changed.and_then(|name| self.stands_for(&name)) {
             self.printer.note(&note);
+        }
+        if creates && self.printer.quiet {
+            return Ok(()); // standard output holds the results of queries alone
         }
         let rows = Rows { stream: self.execute(plan.clone(), task.clone()), plan, task, maxrows };
         self.printer.print(rows, start).await
@@ -174,7 +183,7 @@ impl Shell {
     fn execute(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut batches = RecordBatchReceiverStream::builder(plan.schema(), BATCHES_AHEAD);
         let sender = batches.tx();
-        let work = async move {
+        let work = panics::caught(async move {
             let mut stream = execute_stream(plan, task)?;
             while let Some(batch) = stream.next().await {
                 // Nobody listens to what is left of a cancelled query.
@@ -183,7 +192,7 @@ impl Shell {
                 }
             }
             Ok(())
-        };
+        });
         batches.spawn_on(work, &self.workers);
         batches.build()
     }
@@ -195,7 +204,10 @@ async fn on<T: Send + 'static>(workers: &Handle, work: impl Future<Output = Resu
         let _entered = workers.enter();
         SpawnedTask::spawn(work)
     };
-    task.join_unwind().await.map_err(|error| exec_datafusion_err!("{error}"))?
+    task.join().await.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => panics::error(panic.as_ref()),
+        Err(error) => exec_datafusion_err!("{error}"),
+    })?
 }
 
 /// The model that `statement` changes.

@@ -101,15 +101,38 @@ impl Interface {
             return Some(format!("its input was {}, and is now {}", before.join(", "), now.join(", ")));
         }
         if let (Some(before), Some(now)) = (&self.returns, &new.returns) {
-            return (before != now).then(|| format!("a call gave {before}, and now gives {now}"));
+            if lists_without_size(before) != lists_without_size(now) {
+                return Some(format!("a call gave {before}, and now gives {now}"));
+            }
+            let lengths = |notes: &[TensorNote]| -> Vec<_> { notes.iter().map(TensorNote::row_lengths).collect() };
+            let (before, now) = (lengths(&self.outputs), lengths(&new.outputs));
+            let differ = |(before, now): (&Option<Vec<usize>>, &Option<Vec<usize>>)| {
+                before.is_some() && now.is_some() && before != now
+            };
+            let changed = before.len() == now.len() && before.iter().zip(&now).any(differ);
+            return changed
+                .then(|| format!("its outputs were {}, and are now {}", line(&self.outputs), line(&new.outputs)));
         }
-        let outputs = |notes: &[TensorNote]| {
-            let outputs: Vec<_> = notes.iter().map(|note| format!("{} {}", note.name, note.row_type())).collect();
-            outputs.join(", ")
-        };
-        let (before, now) = (outputs(&self.outputs), outputs(&new.outputs));
+        let (before, now) = (line(&self.outputs), line(&new.outputs));
         (before != now).then(|| format!("its outputs were {before}, and are now {now}"))
     }
+}
+
+/// Outputs, each with the type of a row's value.
+fn line(outputs: &[TensorNote]) -> String {
+    let outputs: Vec<_> = outputs.iter().map(|note| format!("{} {}", note.name, note.row_type())).collect();
+    outputs.join(", ")
+}
+
+/// The text of a type, with lists in place of lists of a fixed size, as versions of some time ago have it.
+fn lists_without_size(type_text: &str) -> String {
+    let mut parts = type_text.split("FixedSizeList(");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("List(");
+        text.push_str(part.split_once(" x ").map_or(part, |(_, inner)| inner));
+    }
+    text
 }
 
 /// The type of predictions as a text, which must not change with Arrow's own: versions are compared by it.
@@ -147,6 +170,15 @@ fn type_text(data_type: &DataType) -> String {
 const WIDEST: usize = 4096;
 
 impl TensorNote {
+    /// The sizes of a row's value, where all are known; none for a single value.
+    fn row_lengths(&self) -> Option<Vec<usize>> {
+        let row = self.row_type();
+        let sizes = row.split_once('[')?.1.trim_end_matches(']');
+        let sizes = sizes.split(',').filter(|size| !size.is_empty());
+        let sizes: Option<Vec<usize>> = sizes.map(|size| size.trim().parse().ok()).collect();
+        sizes.map(|sizes| sizes.into_iter().filter(|size| *size != 1).collect())
+    }
+
     /// The type without the rows, whose name says nothing.
     fn row_type(&self) -> String {
         match self.tensor_type.split_once('[') {
@@ -200,6 +232,11 @@ mod tests {
             let found = base.difference(&other).expect(expected);
             assert!(found.contains(expected), "{found}");
         }
+        let fixed = interface(&[], "float[N,3]", Some("Struct(label: Int64, p: FixedSizeList(3 x Float32))"));
+        let list = |shape| interface(&[], shape, Some("Struct(label: Int64, p: List(Float32))"));
+        assert_eq!(fixed.difference(&list("float[M,3]")), None, "a list is a list");
+        let found = fixed.difference(&list("float[M,4]")).expect("another number of classes");
+        assert_eq!(found, "its outputs were y float[3], and are now y float[4]");
         let batch = interface(&[("age", "float"), ("plan", "string")], "float[batch,1]", None);
         assert_eq!(base.difference(&batch), None, "the name of the rows says nothing");
     }

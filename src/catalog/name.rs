@@ -77,10 +77,27 @@ pub(crate) fn version_number(text: &str) -> Option<u64> {
     text.strip_prefix(['v', 'V']).unwrap_or(text).parse().ok()
 }
 
+/// Whether `text` is the place of a model's file rather than its name, which may end in `.onnx`, too.
+pub(super) fn looks_like_file(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    text.contains("://") || [".onnx", ".ort", ".pkl", ".joblib", ".pt", ".pth"].iter().any(|end| lower.ends_with(end))
+}
+
+/// The error for a call that gives a file in place of a name. A call opens no files, or any query could.
+pub(super) fn is_a_file(text: &str) -> Error {
+    error!(
+        UnknownModel,
+        "'{text}' is a file, and a call takes the name of a model: CREATE MODEL m FROM '{text}' makes one, then predict('m', …) calls it"
+    )
+}
+
 impl FromStr for ModelReference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        if looks_like_file(text) && text.contains(['/', '\\']) {
+            return Err(is_a_file(text));
+        }
         let (name, version) = match (text.split_once('@'), text.rsplit_once('/')) {
             (Some((name, alias)), _) => (name, VersionReference::Alias(fold_name(alias)?)),
             (None, Some((name, number))) => {

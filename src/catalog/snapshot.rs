@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::commit::{Action, Commit};
-use super::name::is_name;
+use super::name::{is_a_file, is_name, looks_like_file};
 use super::{DEFAULT_ALIAS, Interface, ModelEntry, ModelReference, ModelVersion, VersionReference};
 use crate::error::{Result, bail, error};
 
@@ -90,6 +90,9 @@ impl CatalogSnapshot {
 
     /// The error for a name that is not here.
     pub(crate) fn unknown(&self, name: &str) -> crate::Error {
+        if looks_like_file(name) {
+            return is_a_file(name);
+        }
         let near = datafusion_predict_udfs::nearest(name, self.models().map(|model| model.name.as_str()));
         let hint = match near {
             Some(near) => format!("; did you mean '{near}'?"),

@@ -54,8 +54,30 @@ impl CancelToken {
         Some(result)
     }
 
+    /// Cancels when what is returned is dropped.
+    pub fn cancel_on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop(self.clone())
+    }
+
     fn hooks(&self) -> MutexGuard<'_, Hooks> {
         self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cancels its token when it is dropped: kept where the query is, so that nothing of it goes on without it.
+#[derive(Debug)]
+pub struct CancelOnDrop(CancelToken);
+
+impl CancelOnDrop {
+    /// What it cancels.
+    pub fn token(&self) -> &CancelToken {
+        &self.0
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 
-pub use cancel::CancelToken;
+pub use cancel::{CancelOnDrop, CancelToken};
 pub use cores::CoreBudget;
 pub use device::Device;
 pub use native::NativeEngine;
@@ -53,6 +53,8 @@ pub struct LoadRequest {
     pub label: String,
     /// The model's inputs; sizes that the file leaves open may be known here.
     pub inputs: Vec<TensorSpec>,
+    /// The names of the features, in order, for errors; none if they have no names.
+    pub features: Vec<String>,
     /// The outputs that runs give, in this order.
     pub outputs: Vec<String>,
     /// Where the model runs.

@@ -2,6 +2,7 @@
 
 mod graph;
 mod labels;
+mod lookalike;
 mod metadata;
 mod options;
 pub(crate) mod proto;
@@ -141,6 +142,12 @@ impl Model {
     /// Whether the graph has operators that give missing values (NaN) a meaning: an imputer, or trees that track them.
     pub fn handles_missing_values(&self) -> bool {
         self.proto.graph.as_ref().is_some_and(graph::handles_missing_values)
+    }
+
+    /// Whether no row can make a run fail: all inputs are floats, and no operator looks anything up by their values.
+    pub(crate) fn takes_any_row(&self) -> bool {
+        self.signature.inputs.iter().all(|input| input.element.is_float())
+            && self.proto.graph.as_ref().is_some_and(graph::is_total)
     }
 
     /// Whether the graph's weights are those of trees, which stand in its nodes.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +58,15 @@ pub struct ModelOptions {
     pub batch_size: Option<usize>,
     /// Where the model runs.
     pub device: Option<Device>,
+    /// The longest that one run may take, such as `60s`; it is cancelled then, and the query fails.
+    pub max_run: Option<Duration>,
+    /// The text that stands for a NULL among texts: what the model was trained with in place of a missing value.
+    pub missing_text: Option<String>,
 }
 
 impl ModelOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 5] = ["output", "class", "on_null", "batch_size", "device"];
+    pub const NAMES: [&str; 7] = ["output", "class", "on_null", "batch_size", "device", "max_run", "missing_text"];
 
     /// Options from their names and values.
     ///
@@ -91,6 +96,16 @@ impl ModelOptions {
                     })?);
                 }
                 "device" => options.device = Some(value.parse()?),
+                "max_run" => {
+                    let time = humantime::parse_duration(value).ok().filter(|time| !time.is_zero());
+                    options.max_run = Some(time.ok_or_else(|| {
+                        error!(
+                            InvalidOption,
+                            "option 'max_run' is '{value}': expected a time with its unit, such as 500ms or 60s"
+                        )
+                    })?);
+                }
+                "missing_text" => options.missing_text = Some(value.to_owned()),
                 _ => {
                     let names = [Self::NAMES.as_slice(), other].concat();
                     let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
@@ -117,13 +132,15 @@ impl ModelOptions {
 
 impl From<ModelOptions> for BTreeMap<String, String> {
     fn from(options: ModelOptions) -> Self {
-        let ModelOptions { output, class, on_null, batch_size, device } = options;
+        let ModelOptions { output, class, on_null, batch_size, device, max_run, missing_text } = options;
         let pairs = [
             ("output", output),
             ("class", class),
             ("on_null", on_null.map(|policy| policy.to_string())),
             ("batch_size", batch_size.map(|rows| rows.to_string())),
             ("device", device.map(|device| device.to_string())),
+            ("max_run", max_run.map(|time| humantime::format_duration(time).to_string())),
+            ("missing_text", missing_text),
         ];
         pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::lookalike::recognized;
 use super::proto::{DataLocation, ModelProto, TensorProto};
 use super::reader::FileBuf;
 use crate::error::{Result, bail, error};
@@ -51,6 +52,9 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelSource> {
     if metadata.len() == 0 {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
     }
+    if let Some(what) = recognized(&first_bytes(path).map_err(unreadable)?) {
+        bail!(InvalidModel, "'{uri}' is not an ONNX model: {what}");
+    }
     let mut buf = fs::File::open(path).and_then(FileBuf::new).map_err(unreadable)?;
     let decoded = ModelProto::decode(&mut buf);
     let hash = buf.finish().map_err(unreadable)?;
@@ -60,8 +64,20 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelSource> {
     Ok(ModelSource { proto, hash, size: metadata.len(), path: Some(path.to_owned()) })
 }
 
+fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = vec![];
+    fs::File::open(path)?.take(SHOWING).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Bytes that show what a file is.
+const SHOWING: u64 = 64;
+
 /// Decodes a file that is in memory; errors call it `name`.
 pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelSource> {
+    if let Some(what) = recognized(&bytes[..bytes.len().min(SHOWING as usize)]) {
+        bail!(InvalidModel, "'{name}' is not an ONNX model: {what}");
+    }
     let mut hash = Sha256::new();
     hash.update(&bytes);
     let size = bytes.len() as u64;

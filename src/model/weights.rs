@@ -87,6 +87,7 @@ fn elements<T: ArrowNativeType>(bytes: Bytes) -> ScalarBuffer<T> {
 /// External data anywhere else (in a node's attribute, or of a type that has no place here) moves into the file.
 pub(super) fn split_off(uri: &str, proto: &mut ModelProto, source: &ModelSource) -> Result<Vec<Weight>> {
     proto.training_info.clear(); // nothing trains here
+    check_shapes(uri, proto)?;
     let mut weights = vec![];
     for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         let external = is_external(tensor);
@@ -128,6 +129,30 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, source: &ModelSource)
         }
     });
     result.map(|()| weights)
+}
+
+/// Elements of a tensor, at most: what is computed with sizes from here on does not overflow.
+const MOST_ELEMENTS: i64 = 1 << 40;
+
+/// Refuses tensors of sizes that can't be.
+fn check_shapes(uri: &str, proto: &mut ModelProto) -> Result<()> {
+    let mut problem = None;
+    super::graph::visit_tensors(proto, &mut |tensor| {
+        let elements = tensor.dims.iter().try_fold(1_i64, |elements, &dim| {
+            // A size of 0 does not make the others harmless.
+            elements.checked_mul(dim.max(1)).filter(|elements| dim >= 0 && *elements <= MOST_ELEMENTS)
+        });
+        if elements.is_none() {
+            problem.get_or_insert_with(|| (tensor.name.clone(), tensor.dims.clone()));
+        }
+    });
+    match problem {
+        Some((name, dims)) => bail!(
+            InvalidModel,
+            "'{uri}': tensor '{name}' has shape {dims:?}: expected sizes from 0 on, and at most {MOST_ELEMENTS} elements"
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Stands for the file of a weight that was taken out; no file has this name.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 
-use super::{Predictor, batch_size, observe};
+use super::observe::Trial;
+use super::{Predictor, batch_size};
 use crate::config::PredictConfig;
-use crate::engine::{CoreBudget, Device, Engine, Executable, LoadRequest, Loaded};
+use crate::engine::{CancelToken, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded};
 use crate::error::{Result, bail, error};
 use crate::model::{Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
-use crate::tensor::{InputEncoder, OutputColumn, struct_fields};
+use crate::tensor::{ElementType, InputEncoder, OutputColumn, struct_fields};
 
 /// What a predictor is made from.
 #[derive(Debug, Clone)]
@@ -25,7 +26,8 @@ pub(crate) struct PredictorSource {
 }
 
 impl Predictor {
-    /// Loads the model into the first of `engines` that accepts it, and runs it on made-up rows to learn its outputs.
+    /// Loads the model into the first of `engines` that accepts it, and runs it on made-up rows to learn its outputs, unless
+    /// `cancel` ends that.
     ///
     /// # Errors
     /// Options that do not fit the model, a model that no engine can load, outputs that are not one for each row.
@@ -33,15 +35,20 @@ impl Predictor {
         source: PredictorSource,
         engines: &Arc<[Arc<dyn Engine>]>,
         cores: &Arc<CoreBudget>,
+        cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
         let PredictorSource { label, model, features, options, engine } = source.clone();
         let mut inputs = model.signature().inputs.clone();
         let feature_names = name_features(&label, &mut inputs, features)?;
         let selected = select_outputs(&label, &model, &options)?;
+        if options.missing_text.is_some() && !inputs.iter().any(|input| input.element == ElementType::String) {
+            bail!(InvalidOption, "model '{label}' takes no texts (option 'missing_text')");
+        }
 
         let request = LoadRequest {
             label: label.clone(),
             inputs: inputs.clone(),
+            features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
             chosen: engine != PredictConfig::AUTO,
@@ -49,7 +56,8 @@ impl Predictor {
         let (engine, executable, refusals) = choose_engine(&model, &request, engines, &engine)?;
 
         let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
-        let observed = observe::observe(&label, executable.as_ref(), &inputs, fixed_batch, &selected)?;
+        let trial = Trial { label: &label, executable: executable.as_ref(), cancel, max_run: options.max_run };
+        let observed = trial.observe(&inputs, fixed_batch, &selected)?;
         let probed = observed.is_some();
         let outputs = observed.unwrap_or(selected);
         let columns = output_columns(&label, &model, &options, &outputs)?;

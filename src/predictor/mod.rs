@@ -5,6 +5,7 @@
 //! ```
 
 mod batch_size;
+mod limit;
 mod load;
 mod observe;
 mod score;
@@ -15,9 +16,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result as DFResult;
+use datafusion::config::ConfigOptions;
 use datafusion_predict_udfs::{OnFailure, ScoringModel};
 
-use crate::engine::{CoreBudget, Engine, Executable, RunContext};
+use crate::config::PredictConfig;
+use crate::engine::{CancelToken, CoreBudget, Engine, Executable, RunContext};
 use crate::error::{Result, bail, error};
 use crate::model::{Model, ModelOptions, NullPolicy, Signature};
 use crate::tensor::{ArgumentError, InputEncoder, OutputColumn, Tensor};
@@ -78,7 +81,7 @@ impl Predictor {
         }
         // Without the lock: loading may take long.
         let source = PredictorSource { engine: choice.to_owned(), label: self.label.clone(), ..self.source.clone() };
-        let other = Self::load(source, &self.engines, &self.cores)?;
+        let other = Self::load(source, &self.engines, &self.cores, &CancelToken::default())?;
         Ok(others().entry(choice.to_owned()).or_insert(other).clone())
     }
 
@@ -154,6 +157,12 @@ impl Predictor {
         self.null_policy
     }
 
+    /// Whether some row of arguments of these types may be refused.
+    pub(crate) fn may_refuse_rows(&self, types: &[DataType]) -> bool {
+        let always_convertible = types.iter().all(|found| found.is_numeric() || *found == DataType::Boolean);
+        !always_convertible || self.null_policy == NullPolicy::Error || !self.model.takes_any_row()
+    }
+
     /// `argument 2 ('age')`, for errors.
     fn argument(&self, position: usize) -> String {
         match self.feature_names.as_ref().and_then(|names| names.get(position)) {
@@ -196,9 +205,19 @@ impl ScoringModel for Predictor {
         &self.return_type
     }
 
-    fn score(&self, arguments: &[ArrayRef], rows: usize, on_failure: OnFailure) -> DFResult<ArrayRef> {
+    fn score(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        on_failure: OnFailure,
+        options: &ConfigOptions,
+    ) -> DFResult<ArrayRef> {
         let mut batch_size = BatchSize::new(self.batch_size);
         let mut stats = ScoreStats::default();
-        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, 1, &RunContext::default(), &mut stats)?)
+        let mut context = RunContext::default();
+        if let Some(config) = options.extensions.get::<PredictConfig>() {
+            context.cancel = config.cancel.clone();
+        }
+        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, 1, &context, &mut stats)?)
     }
 }

@@ -1,6 +1,9 @@
 //! Learns the shapes of a model's outputs by running it: declared shapes lie.
 
-use crate::engine::{Executable, RunContext};
+use super::limit::limited;
+use crate::engine::{CancelToken, Executable, RunContext};
+use std::time::Duration;
+
 use crate::error::{ErrorKind, Result, bail, error};
 use crate::model::{Dimension, TensorSpec};
 use crate::tensor::Tensor;
@@ -25,52 +28,69 @@ pub(super) fn made_up(inputs: &[TensorSpec], rows: usize, dynamic: usize) -> Res
 /// Elements of a made-up tensor, at most.
 const LARGEST: usize = 1 << 26;
 
-/// The outputs as two runs show them, with 2 and with 3 rows; `None` if the model does not run on made-up rows, which
-/// an unknown category among zeros may cause.
-///
-/// # Errors
-/// An output that is not one value or list for each row.
-pub(super) fn observe(
-    label: &str,
-    executable: &dyn Executable,
-    inputs: &[TensorSpec],
-    fixed_batch: Option<usize>,
-    declared: &[TensorSpec],
-) -> Result<Option<Vec<TensorSpec>>> {
-    let run = |rows, dynamic| executable.run(&made_up(inputs, rows, dynamic)?, &RunContext::default());
-    let (few, many) = fixed_batch.map_or((2, 3), |rows| (rows, rows));
-    let mut reason = None;
-    // Sizes that differ between the runs show which dimensions are dynamic; a model may insist on 1.
-    for (first, second) in [(5, 7), (1, 1)] {
-        let (few_rows, many_rows) = match (run(few, first), run(many, second)) {
-            (Ok(few_rows), Ok(many_rows)) => (few_rows, many_rows),
-            (Err(error), _) | (_, Err(error)) => {
-                if !matches!(error.kind(), ErrorKind::EngineFailed) {
-                    return Err(error);
+/// Runs of a model on made-up rows, when it is loaded.
+pub(super) struct Trial<'a> {
+    pub label: &'a str,
+    pub executable: &'a dyn Executable,
+    /// Ends them when nobody waits for the model any more.
+    pub cancel: &'a CancelToken,
+    /// The longest that one may take.
+    pub max_run: Option<Duration>,
+}
+
+impl Trial<'_> {
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let context = RunContext { cancel: self.cancel.clone(), ..Default::default() };
+        limited(self.label, self.max_run, &context, |context| self.executable.run(inputs, context))
+    }
+
+    /// The outputs as two runs show them, with 2 and with 3 rows; `None` if the model does not run on made-up rows, which
+    /// an unknown category among zeros may cause.
+    ///
+    /// # Errors
+    /// An output that is not one value or list for each row.
+    pub(super) fn observe(
+        &self,
+        inputs: &[TensorSpec],
+        fixed_batch: Option<usize>,
+        declared: &[TensorSpec],
+    ) -> Result<Option<Vec<TensorSpec>>> {
+        let label = self.label;
+        let run = |rows, dynamic| self.run(&made_up(inputs, rows, dynamic)?);
+        let (few, many) = fixed_batch.map_or((2, 3), |rows| (rows, rows));
+        let mut reason = None;
+        // Sizes that differ between the runs show which dimensions are dynamic; a model may insist on 1.
+        for (first, second) in [(5, 7), (1, 1)] {
+            let (few_rows, many_rows) = match (run(few, first), run(many, second)) {
+                (Ok(few_rows), Ok(many_rows)) => (few_rows, many_rows),
+                (Err(error), _) | (_, Err(error)) => {
+                    if !matches!(error.kind(), ErrorKind::EngineFailed) {
+                        return Err(error);
+                    }
+                    reason = Some(error);
+                    continue;
                 }
-                reason = Some(error);
-                continue;
+            };
+            if few_rows.len() != declared.len() || many_rows.len() != declared.len() {
+                bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", few_rows.len(), declared.len());
             }
-        };
-        if few_rows.len() != declared.len() || many_rows.len() != declared.len() {
-            bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", few_rows.len(), declared.len());
+            let outputs = declared.iter().zip(few_rows.iter().zip(&many_rows)).map(|(spec, (a, b))| {
+                let dynamic = |i: usize| first == second && spec.shape.get(i).is_some_and(|dim| dim.size().is_none());
+                Ok(TensorSpec {
+                    name: spec.name.clone(),
+                    element: a.data.element(),
+                    shape: shape(label, spec, (a, few), (b, many), dynamic)?,
+                })
+            });
+            return outputs.collect::<Result<Vec<_>>>().map(Some);
         }
-        let outputs = declared.iter().zip(few_rows.iter().zip(&many_rows)).map(|(spec, (a, b))| {
-            let dynamic = |i: usize| first == second && spec.shape.get(i).is_some_and(|dim| dim.size().is_none());
-            Ok(TensorSpec {
-                name: spec.name.clone(),
-                element: a.data.element(),
-                shape: shape(label, spec, (a, few), (b, many), dynamic)?,
-            })
-        });
-        return outputs.collect::<Result<Vec<_>>>().map(Some);
+        if let Some(reason) = reason {
+            log::debug!(
+                "model '{label}': the declared shapes are trusted, since it does not run on made-up rows: {reason}"
+            );
+        }
+        Ok(None)
     }
-    if let Some(reason) = reason {
-        log::debug!(
-            "model '{label}': the declared shapes are trusted, since it does not run on made-up rows: {reason}"
-        );
-    }
-    Ok(None)
 }
 
 fn shape(

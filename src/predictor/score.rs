@@ -10,12 +10,13 @@ use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array, new_em
 use datafusion::arrow::compute::{concat, take};
 use datafusion_predict_udfs::OnFailure;
 
+use super::limit::limited;
 use super::observe::made_up;
 use super::{BatchSize, Predictor};
 use crate::engine::RunContext;
 use crate::error::{Error, ErrorKind, Result, bail, error};
 use crate::model::NullPolicy;
-use crate::tensor::{self, Tensor, list_nulls, row_nulls, rows_without_nulls, scatter};
+use crate::tensor::{self, Tensor, list_nulls, row_nulls, rows_without_nulls, scatter, with_missing_text};
 
 /// What scoring some rows took.
 #[derive(Debug, Default, Clone)]
@@ -155,6 +156,7 @@ impl Predictor {
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
         let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
+        let slice = self.with_missing_texts(slice)?;
         let mut clock = Instant::now();
         let Some(_cores) = self.cores.take(context.threads, &context.cancel) else {
             bail!(Cancelled, "model '{}': the query was cancelled", self.label);
@@ -164,6 +166,15 @@ impl Predictor {
             OnFailure::Error => self.score_rows(&slice, count, context, stats),
             OnFailure::Null => self.score_what_can_be(&slice, count, context, stats),
         }
+    }
+
+    /// The arguments with the text that the option `missing_text` gives in place of NULL.
+    fn with_missing_texts(&self, arguments: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
+        let Some(text) = &self.options.missing_text else { return Ok(arguments) };
+        let filled = arguments.into_iter().enumerate().map(|(i, argument)| {
+            if self.encoder.is_text(i) { self.in_arrow(with_missing_text(&argument, text)) } else { Ok(argument) }
+        });
+        filled.collect()
     }
 
     /// As [`score_rows`](Self::score_rows), with NULL for the rows at fault, found by bisection.
@@ -329,7 +340,9 @@ impl Predictor {
             Some((engine, columns)) => {
                 let columns = columns.map_err(|error| self.unscorable(error))?;
                 lap(&mut clock, &mut stats.encode);
-                let outputs = engine.run_columns(&columns, rows, context)?;
+                let max_run = self.options.max_run;
+                let outputs =
+                    limited(&self.label, max_run, context, |context| engine.run_columns(&columns, rows, context))?;
                 lap(&mut clock, &mut stats.run);
                 outputs
             }
@@ -352,7 +365,8 @@ impl Predictor {
     ) -> Result<Vec<Tensor>> {
         let inputs = self.encoder.encode(arguments, rows).map_err(|error| self.unscorable(error))?;
         lap(clock, &mut stats.encode);
-        let outputs = self.executable.run(&inputs, context)?;
+        let max_run = self.options.max_run;
+        let outputs = limited(&self.label, max_run, context, |context| self.executable.run(&inputs, context))?;
         lap(clock, &mut stats.run);
         if !self.probed {
             self.known_good.get_or_init(|| match self.fixed_batch {

@@ -18,9 +18,20 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
             "a model with several outputs gives a struct of them: take one, as in predict(…)['label'], or name it in CREATE MODEL … OPTIONS (output '…') or (class '…') ({what})"
         );
     }
-    if let Some((_, name)) = text.split_once("Invalid qualifier ") {
+    if text.contains("wildcard argument") {
         return plan_datafusion_err!(
-            "`{name}.*`: there is no table '{name}' here, or it has no columns: is its file empty?"
+            "a wildcard in a call takes no EXCLUDE, EXCEPT, REPLACE or RENAME: predict('m', *) and predict('m', t.*) take the columns that the model names, and ignore the others"
+        );
+    }
+    if let Some((_, name)) = text.split_once("Invalid qualifier ") {
+        let name = name.lines().next().unwrap_or(name);
+        if let Some(full) = full_name(sql, name) {
+            return plan_datafusion_err!(
+                "`{name}.*`: FROM has '{full}': write {full}.*, or give it an alias, as in FROM {full} AS {name}"
+            );
+        }
+        return plan_datafusion_err!(
+            "`{name}.*`: FROM has no table '{name}', or that has no columns (is its file empty?)"
         );
     }
     match missing_table(&text) {
@@ -36,6 +47,17 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
         }
         None => error,
     }
+}
+
+/// The name with its schema by which `sql` calls the table `name`, if it does.
+fn full_name<'s>(sql: &'s str, name: &str) -> Option<&'s str> {
+    let words = sql.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '.');
+    words.into_iter().find(|word| {
+        let schema = word.len().checked_sub(name.len() + 1).and_then(|end| word.get(..end));
+        schema.is_some_and(|schema| !schema.is_empty())
+            && word.ends_with(name)
+            && word[..word.len() - name.len()].ends_with('.')
+    })
 }
 
 /// The name in `table 'datafusion.public.NAME' not found`.
@@ -55,7 +77,14 @@ fn table_names(state: &SessionState) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_table;
+    use super::{full_name, missing_table};
+
+    #[test]
+    fn a_table_is_found_by_its_full_name() {
+        let sql = "SELECT predict('m', t.*) FROM public.t, other.at";
+        assert_eq!(full_name(sql, "t"), Some("public.t"));
+        assert_eq!(full_name(sql, "x"), None);
+    }
 
     #[test]
     fn a_missing_table_is_found_in_the_text() {

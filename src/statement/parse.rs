@@ -65,6 +65,7 @@ impl fmt::Display for PredictStatement {
 /// # Errors
 /// What DataFusion's parser refuses, and mistakes in our statements, each with what was expected.
 pub fn parse_sql(sql: &str, dialect: &dyn Dialect) -> DFResult<Vec<PredictStatement>> {
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql); // the byte-order mark of some editors
     let mut parser = DFParserBuilder::new(sql).with_dialect(dialect).build()?;
     let mut statements = vec![];
     loop {

@@ -47,8 +47,9 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
     match statement {
         PredictStatement::CreateModel(create) => {
             catalog.refresh().await?;
-            runtime.create(&create, &config.engine).await?;
-            nothing(context)
+            let before = catalog.snapshot().get(&create.name).and_then(|model| model.default_version()).cloned();
+            let created = runtime.create(&create, &config.engine).await?;
+            context.read_batch(show::created(&runtime, &create, before.as_deref(), created.as_deref())?)
         }
         PredictStatement::DropModel { name, version, if_exists } => {
             let change = match version {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::ScoringModel;
 
-use super::tables;
+use super::{CreateModel, tables};
 use crate::catalog::{CatalogSnapshot, ModelEntry, ModelVersion, TensorNote};
 use crate::error::Result;
 use crate::predictor::Predictor;
@@ -42,6 +42,49 @@ pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
         ("engine", known(|predictor| predictor.engine().to_owned())),
         ("device", known(|predictor| predictor.device())),
         ("uri", each(|model| model.record.uri.clone())),
+    ])?)
+}
+
+/// The row that `CREATE MODEL` gives: what was made, and what to know about it. Where `create` has made nothing, since the
+/// name was taken, it is about the version that `before` stands for.
+///
+/// Columns may be filled by later releases, which rename none: whether rows are scored independently of each other is not
+/// known yet.
+pub(super) fn created(
+    runtime: &PredictRuntime,
+    create: &CreateModel,
+    before: Option<&ModelVersion>,
+    created: Option<&ModelVersion>,
+) -> DFResult<RecordBatch> {
+    let version = created.or(before);
+    let loaded = version.and_then(|version| runtime.loader().peek(version));
+    let mut notes = vec![];
+    if created.is_none() {
+        notes.push("there is such a model already".to_owned());
+    }
+    if let (Some(created), Some(before)) = (created, before) {
+        let types = (before.interface.returns.as_ref(), created.interface.returns.as_ref());
+        if let (Some(was), Some(is)) = types
+            && was != is
+        {
+            notes.push(format!("its calls give {is}, those of version {} were planned with {was}", before.version));
+        }
+    }
+    if !create.options.validate && created.is_some() {
+        notes.push("it has not run yet: the types are those that the file declares".to_owned());
+    }
+    let text = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from_iter([value])) };
+    let number = |value: Option<u64>| -> ArrayRef { Arc::new(UInt64Array::from_iter([value])) };
+    let returns = version.and_then(|version| version.interface.returns.clone());
+    Ok(RecordBatch::try_from_iter([
+        ("name", text(Some(create.name.clone()))),
+        ("version", number(version.map(|version| version.version))),
+        ("engine", text(loaded.as_ref().map(|predictor| predictor.engine().to_owned()))),
+        ("device", text(loaded.as_ref().map(|predictor| predictor.device()))),
+        ("result_type", text(returns)),
+        ("rows_independent", Arc::new(BooleanArray::from_iter([None::<bool>]))),
+        ("batch_size", number(loaded.as_ref().map(|predictor| predictor.batch_size() as u64))),
+        ("note", text((!notes.is_empty()).then(|| notes.join("; ")))),
     ])?)
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, FixedSizeListArray, Int64Array, ListArray, MapArray, PrimitiveArray, StringArray,
-    StructArray,
+    Array, ArrayRef, BooleanArray, Int64Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
 };
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute;
@@ -48,7 +47,7 @@ impl OutputColumn {
             (None, [] | [Dimension::Fixed(1)]) => (value, Form::Scalar),
             (None, dims) => {
                 let dims: Vec<_> = dims.iter().map(Dimension::size).collect();
-                (dims.iter().rev().fold(value, |inner, dim| list_type(inner, *dim)), Form::Lists(dims))
+                (dims.iter().fold(value, |inner, _| DataType::List(item(inner))), Form::Lists(dims))
             }
         };
         Self { name: spec.name.clone(), data_type, form }
@@ -93,7 +92,7 @@ impl OutputColumn {
                     Some(fixed) if fixed != size => {
                         Err(format!("has shape {shape:?}, expected {fixed} in place of {size}"))
                     }
-                    _ => Ok(list(inner, shape[..=level].iter().product(), *size, dim.is_some())),
+                    _ => list(inner, shape[..=level].iter().product(), *size),
                 })
             }
             Form::Lists(dims) => Err(format!("has shape {shape:?}, expected {} dimensions", dims.len() + 1)),
@@ -122,27 +121,26 @@ fn item(data_type: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(data_type, true))
 }
 
-fn list_type(inner: DataType, size: Option<usize>) -> DataType {
-    match size.and_then(|size| i32::try_from(size).ok()) {
-        Some(size) => DataType::FixedSizeList(item(inner), size),
-        None => DataType::List(item(inner)),
+/// Lists of `size` values each. They have no fixed size in their type: casts to text and several functions of DataFusion
+/// take no other lists.
+fn list(inner: ArrayRef, rows: usize, size: usize) -> Result<ArrayRef, String> {
+    let count = rows.checked_mul(size).and_then(|count| i32::try_from(count).ok());
+    if count.is_none() {
+        return Err(format!(
+            "has {rows} lists of {size} values, more than a column can hold: use a smaller batch_size"
+        ));
     }
-}
-
-fn list(inner: ArrayRef, rows: usize, size: usize, fixed: bool) -> ArrayRef {
     let field = item(inner.data_type().clone());
-    match i32::try_from(size) {
-        Ok(size) if fixed => Arc::new(FixedSizeListArray::new(field, size, inner, None)),
-        _ => Arc::new(ListArray::new(field, OffsetBuffer::from_repeated_length(size, rows), inner, None)),
-    }
+    Ok(Arc::new(ListArray::new(field, OffsetBuffer::from_repeated_length(size, rows), inner, None)))
 }
 
+/// The fields of a map's entries, with the names that DataFusion's functions and Parquet expect.
 fn map_entries(labels: &ClassLabels, value: DataType) -> Fields {
     let key = match &labels.labels {
         Labels::Ints(_) => DataType::Int64,
         Labels::Strings(_) => DataType::Utf8,
     };
-    Fields::from(vec![Field::new("keys", key, false), Field::new("values", value, true)])
+    Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)])
 }
 
 fn map_type(labels: &ClassLabels, value: DataType) -> DataType {

@@ -74,6 +74,12 @@ impl InputEncoder {
         input.is_some_and(|input| input.element.is_float())
     }
 
+    /// Whether this argument is a text, or a list of them.
+    pub(crate) fn is_text(&self, argument: usize) -> bool {
+        let input = if self.matrix().is_some() { self.inputs.first() } else { self.inputs.get(argument) };
+        input.is_some_and(|input| input.element == ElementType::String)
+    }
+
     /// Checks the arguments' types; their number has been checked against [`width`](Self::width).
     pub(crate) fn check(&self, types: &[DataType]) -> Result<()> {
         let all: Vec<_> = types.iter().collect();

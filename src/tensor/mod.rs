@@ -3,6 +3,7 @@
 mod decode;
 mod element;
 mod encode;
+mod missing;
 mod nulls;
 
 use datafusion::arrow::array::{Array, StringArray};
@@ -12,6 +13,7 @@ use half::{bf16, f16};
 pub(crate) use decode::{OutputColumn, concat, struct_fields};
 pub use element::ElementType;
 pub(crate) use encode::{ArgumentError, InputEncoder};
+pub(crate) use missing::with_missing_text;
 pub(crate) use nulls::{list_nulls, row_nulls, rows_without_nulls, scatter};
 
 /// A dense tensor in row-major order. Cloning it copies no element.

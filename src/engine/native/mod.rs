@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType, Int32Type};
+use datafusion::arrow::util::display::array_value_to_string;
 use half::{bf16, f16};
 use multiversion::multiversion;
 
@@ -50,6 +51,9 @@ impl Engine for NativeEngine {
         if !matches!(request.device, Device::Cpu | Device::Auto) {
             return Ok(Loaded::Refused(format!("device '{}' is asked for", request.device)));
         }
+        if let Some(version) = newer_than_known(model) {
+            return Ok(Loaded::Refused(version));
+        }
         let Some(graph) = model.graph() else { return Ok(Loaded::Refused("there is no graph".to_owned())) };
         let source = Source {
             graph,
@@ -62,12 +66,35 @@ impl Engine for NativeEngine {
         match compile::compile(&source) {
             Ok(program) => {
                 let label = request.label.clone();
-                Ok(Loaded::Ready(Arc::new(NativeExecutable { label, program, idle: Mutex::default() })))
+                let features = Features { names: request.features.clone(), inputs: request.inputs.len() };
+                Ok(Loaded::Ready(Arc::new(NativeExecutable { label, features, program, idle: Mutex::default() })))
             }
             Err(Refusal::Unsupported(reason)) => Ok(Loaded::Refused(reason)),
             Err(Refusal::Invalid(reason)) => bail!(InvalidModel, "model '{}': {reason}", request.label),
         }
     }
+}
+
+/// The newest versions that are known here: those of ONNX 1.23.
+const NEWEST_IR: i64 = 14;
+const NEWEST_OPSETS: [(&str, &str, i64); 2] = [("", "ai.onnx", 28), ("ai.onnx.ml", "ai.onnx.ml", 5)];
+
+/// The version of the format or of an operator set in which `model` is written, if it is newer than anyone knew when this
+/// was built: its operators may mean something else.
+fn newer_than_known(model: &Model) -> Option<String> {
+    let ir = model.metadata().ir_version;
+    if ir > NEWEST_IR {
+        return Some(format!(
+            "it is written in version {ir} of the ONNX format, the newest that is known is {NEWEST_IR}"
+        ));
+    }
+    let opsets = model.opsets();
+    NEWEST_OPSETS.iter().find_map(|(domain, name, newest)| {
+        let version = *opsets.get(domain)?;
+        let text =
+            format!("it is written in version {version} of the operators {name}, the newest that is known is {newest}");
+        (version > *newest).then_some(text)
+    })
 }
 
 /// Memory of runs that is kept for later ones, at most: about as many as run at once.
@@ -77,9 +104,30 @@ const MOST_IDLE: usize = 64;
 #[derive(Debug)]
 struct NativeExecutable {
     label: String,
+    features: Features,
     program: Program,
     /// Memory that no run uses now.
     idle: Mutex<Vec<Scratch>>,
+}
+
+/// The names of a model's features, for errors.
+#[derive(Debug)]
+struct Features {
+    /// In order; none if they have no names.
+    names: Vec<String>,
+    /// The model's inputs: one whose columns are the features, or one for each feature.
+    inputs: usize,
+}
+
+impl Features {
+    /// `argument 2 ('plan')`
+    fn describe(&self, column: &InputColumn) -> String {
+        let place = if self.inputs == 1 { column.column } else { column.input };
+        match self.names.get(place) {
+            Some(name) => format!("argument {} ('{name}')", place + 1),
+            None => format!("argument {}", place + 1),
+        }
+    }
 }
 
 impl Executable for NativeExecutable {
@@ -91,7 +139,8 @@ impl Executable for NativeExecutable {
                 .map_err(|problem| self.failed(&problem)),
             None => Err(self.failed(&format!("input {} is missing", column.input + 1))),
         });
-        self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context, self.scratch())
+        let cell = |column: &InputColumn, row: usize| cell_of_tensor(inputs.get(column.input)?, column.column, row);
+        self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, context, self.scratch(), &cell)
     }
 
     fn columnar(&self) -> Option<&dyn Columnar> {
@@ -123,7 +172,11 @@ impl Columnar for NativeExecutable {
                 }
             });
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        self.run_program(&columns, rows, context, scratch)
+        let cell = |column: &InputColumn, row: usize| {
+            let array = inputs.get(column.input)?.get(column.column)?;
+            array_value_to_string(array, row).ok()
+        };
+        self.run_program(&columns, rows, context, scratch, &cell)
     }
 }
 
@@ -143,6 +196,7 @@ impl NativeExecutable {
         rows: usize,
         context: &RunContext,
         mut scratch: Scratch,
+        cell: &dyn Fn(&InputColumn, usize) -> Option<String>,
     ) -> Result<Vec<Tensor>> {
         if let Some(column) = columns.iter().find(|column| column.len() < rows) {
             return Err(self.failed(&format!("a column of {} values for {rows} rows", column.len())));
@@ -156,7 +210,16 @@ impl NativeExecutable {
             let count = self.program.block.min(rows - start);
             slices.clear();
             slices.extend(columns.iter().map(|column| column.slice(start, count)));
-            self.program.run(count, &slices, &mut scratch).map_err(|problem| self.failed(&problem))?;
+            self.program.run(count, &slices, &mut scratch).map_err(|problem| {
+                let at_fault = problem.cell.and_then(|(input, row)| {
+                    let column = self.program.inputs.get(input)?;
+                    Some((self.features.describe(column), cell(column, start + row)?))
+                });
+                match at_fault {
+                    Some((feature, value)) => self.failed(&format!("{feature} is '{value}', {}", problem.text)),
+                    None => self.failed(&problem.text),
+                }
+            })?;
             for (output, buffer) in self.program.outputs.iter().zip(&mut outputs) {
                 for (number, (_, location)) in output.columns.iter().enumerate() {
                     buffer.write(number, start, self.program.output(*location, count, &slices, &scratch));
@@ -297,6 +360,32 @@ fn codes_of_keys(keys: &[i32], codes: &[i64]) -> ScalarBuffer<i64> {
         *to = unsafe { *codes.get_unchecked((*key as u32).min(last) as usize) };
     }
     result.into()
+}
+
+/// An element of a matrix, or of the rows of an input, as a text.
+fn cell_of_tensor(tensor: &Tensor, column: usize, row: usize) -> Option<String> {
+    let width: usize = tensor.shape.get(1..)?.iter().product();
+    let place = row.checked_mul(width)?.checked_add(column)?;
+    macro_rules! shown {
+        ($data:expr) => {
+            $data.get(place).map(|value| value.to_string())
+        };
+    }
+    match &tensor.data {
+        TensorData::String(texts) => (place < texts.len()).then(|| texts.value(place).to_owned()),
+        TensorData::Float32(data) => shown!(data),
+        TensorData::Float64(data) => shown!(data),
+        TensorData::Int64(data) => shown!(data),
+        TensorData::Int32(data) => shown!(data),
+        TensorData::Int16(data) => shown!(data),
+        TensorData::Int8(data) => shown!(data),
+        TensorData::UInt64(data) => shown!(data),
+        TensorData::UInt32(data) => shown!(data),
+        TensorData::UInt16(data) => shown!(data),
+        TensorData::UInt8(data) => shown!(data),
+        TensorData::Bool(data) => shown!(data),
+        TensorData::Float16(_) | TensorData::BFloat16(_) => None,
+    }
 }
 
 /// A column of a tensor.

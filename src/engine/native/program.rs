@@ -116,6 +116,11 @@ pub(super) trait Kernel: Debug + Send + Sync {
         scratch: &mut TreeScratch,
     ) -> Result<(), String>;
 
+    /// The input, by its place, and the row that have made a run of these inputs fail, where one value has.
+    fn refused(&self, _inputs: &[Slice<'_>]) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Rows that it takes at once, at most.
     fn most_rows(&self) -> usize {
         usize::MAX
@@ -188,6 +193,14 @@ pub(super) fn block_rows(steps: &[Step], slots: usize) -> usize {
     steps.iter().map(|step| step.kernel.most_rows()).fold(fitting, usize::min)
 }
 
+/// Why a run failed.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub text: String,
+    /// The input column and the row of the block whose value is at fault, if it is one.
+    pub cell: Option<(usize, usize)>,
+}
+
 /// A compiled graph.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -236,18 +249,38 @@ impl Program {
     }
 
     /// Runs all steps on one block: `rows` rows of the input columns, of which each slice holds as many.
-    pub(super) fn run(&self, rows: usize, inputs: &[Slice<'_>], scratch: &mut Scratch) -> Result<(), String> {
-        for step in &self.steps {
+    pub(super) fn run(&self, rows: usize, inputs: &[Slice<'_>], scratch: &mut Scratch) -> Result<(), Problem> {
+        for (number, step) in self.steps.iter().enumerate() {
             let mut outputs: Vec<_> =
                 step.outputs.iter().map(|slot| std::mem::take(&mut scratch.slots[*slot])).collect();
             let columns: Vec<_> = step.inputs.iter().map(|at| column(*at, rows, inputs, &scratch.slots)).collect();
             let result = step.kernel.run(rows, &columns, &mut outputs, &mut scratch.trees);
+            let result = result.map_err(|text| {
+                let refused = step.kernel.refused(&columns);
+                let cell = refused.and_then(|(place, row)| Some((self.origin(number, place)?, row)));
+                Problem { text, cell }
+            });
             for (slot, buffer) in step.outputs.iter().zip(outputs) {
                 scratch.slots[*slot] = buffer;
             }
             result?;
         }
         Ok(())
+    }
+
+    /// The input column that a step reads at `place`, directly or through a step that computes each of its columns from the
+    /// one at the same place.
+    fn origin(&self, step: usize, place: usize) -> Option<usize> {
+        match *self.steps[step].inputs.get(place)? {
+            Location::Input(column) => Some(column),
+            Location::Slot(slot) => {
+                let writers = self.steps[..step].iter().enumerate().rev();
+                let place_in = |step: &Step| step.outputs.iter().position(|output| *output == slot);
+                let (writer, place) = writers.filter_map(|(i, step)| Some((i, place_in(step)?))).next()?;
+                let same_places = self.steps[writer].inputs.len() == self.steps[writer].outputs.len();
+                if same_places { self.origin(writer, place) } else { None }
+            }
+        }
     }
 
     /// A column of an output, after a run.

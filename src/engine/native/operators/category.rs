@@ -91,6 +91,16 @@ impl Kernel for LookUp {
         }
         Ok(())
     }
+
+    fn refused(&self, inputs: &[Slice<'_>]) -> Option<(usize, usize)> {
+        let is_unknown = |key: i64| self.codes.get(key, self.default) == self.default;
+        let row = |input: &Slice<'_>| match input {
+            Slice::I64(keys) => keys.iter().position(|key| is_unknown(*key)),
+            Slice::F32(keys) => keys.iter().position(|key| is_unknown(truncated((*key).into()))),
+            Slice::F64(keys) => keys.iter().position(|key| is_unknown(truncated(*key))),
+        };
+        inputs.iter().enumerate().find_map(|(place, input)| Some((place, row(input)?)))
+    }
 }
 
 /// A code that stands for nothing.
@@ -119,6 +129,10 @@ impl Kernel for OneHot {
             output.iter_mut().zip(codes).for_each(|(to, code)| *to = f32::from(u8::from(*code == category as i64)));
         }
         Ok(())
+    }
+
+    fn refused(&self, inputs: &[Slice<'_>]) -> Option<(usize, usize)> {
+        Some((0, inputs[0].i64s().iter().position(|code| *code == NONE)?))
     }
 }
 
