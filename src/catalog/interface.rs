@@ -59,7 +59,13 @@ impl Interface {
 
     /// As the file declares it.
     pub(crate) fn declared(model: &Model, features: &[String]) -> Self {
-        Self::new(model.signature(), features)
+        match model.signature().inputs.as_slice() {
+            // The name of a single feature is its input's, as when the model is loaded.
+            [only] if features.is_empty() && only.row_elements() == Some(1) => {
+                Self::new(model.signature(), std::slice::from_ref(&only.name))
+            }
+            _ => Self::new(model.signature(), features),
+        }
     }
 
     fn new(signature: &Signature, names: &[String]) -> Self {
