@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint runtime onnx servers matrix fuzz bench release clean
+.PHONY: demo test lint runtime onnx servers matrix queries fuzz bench release clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -46,6 +46,9 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
 	MATRIX="$(MATRIX)" cargo test --workspace --test equivalence -- --ignored --nocapture
 
+queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
+	cargo test --workspace --test generated_queries -- --ignored --nocapture
+
 fuzz: ## the reader of graphs and the compiler, for FUZZ_SECONDS; needs a nightly toolchain and `cargo install cargo-fuzz`
 	mkdir -p "$(CACHE)/fuzz/corpus" && cp -n tests/models/operators/*.onnx tests/models/boosters/*.onnx "$(CACHE)/fuzz/corpus"
 	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev compile "$(CACHE)/fuzz/corpus" -- \
@@ -56,7 +59,7 @@ release: runtime ## the fast binary
 
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
-	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines
+	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines --bench placement
 
 clean:
 	cargo clean
