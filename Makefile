@@ -49,10 +49,14 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
 	cargo test --workspace --test generated_queries -- --ignored --nocapture
 
-fuzz: ## the reader of graphs and the compiler, for FUZZ_SECONDS; needs a nightly toolchain and `cargo install cargo-fuzz`
-	mkdir -p "$(CACHE)/fuzz/corpus" && cp -n tests/models/operators/*.onnx tests/models/boosters/*.onnx "$(CACHE)/fuzz/corpus"
-	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev compile "$(CACHE)/fuzz/corpus" -- \
-	    -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096
+FUZZ := CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev
+FUZZ_LIMITS := -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096
+
+fuzz: ## the reader of graphs and the compiler, then all of CREATE MODEL, for FUZZ_SECONDS each; needs a nightly toolchain and `cargo install cargo-fuzz`
+	mkdir -p "$(CACHE)/fuzz/corpus" && cp -n tests/models/operators/*.onnx tests/models/boosters/*.onnx tests/models/queries/*.onnx \
+	    "$(CACHE)/fuzz/corpus"
+	$(FUZZ) compile "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
+	$(FUZZ) create_model "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
 
 release: runtime ## the fast binary
 	cargo build --release --package datafusion-predict-cli
