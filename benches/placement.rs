@@ -4,7 +4,8 @@
 //! of a row) × (rows scored) + the join. Below the join every row of the dimension is scored, above it every row that the
 //! join gives. For five ratios of sizes the plan that the rule chooses is compared with both placements, in one run.
 //!
-//! The second group plans a CASE of many branches with the same call in each, beside the same CASE over arithmetic.
+//! The second group plans a CASE of many branches with the same call in each, or with another call in each, beside the same
+//! CASE over arithmetic.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -90,8 +91,10 @@ fn planning(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("planning a CASE");
     group.sample_size(10);
     for branches in [8, 50, 200] {
-        for (name, value) in [("one call", "predict('twice', x)"), ("arithmetic", "(x + x)")] {
-            let branch = |i| format!(" WHEN {i} THEN {value} * {i}");
+        let forms =
+            [("one call", "predict('twice', x)"), ("calls", "predict('twice', x + #)"), ("arithmetic", "(x + x)")];
+        for (name, value) in forms {
+            let branch = |i: usize| format!(" WHEN {i} THEN {} * {i}", value.replace('#', &i.to_string()));
             let sql =
                 format!("SELECT sum(CASE id % {branches}{} END) FROM t", (0..branches).map(branch).collect::<String>());
             group.bench_function(BenchmarkId::new(name, branches), |bencher| {

@@ -32,9 +32,8 @@ pub struct PredictConfig {
     pub cache_size: ByteSize,
     /// The largest file of a model that is fetched from afar.
     pub download_limit: ByteSize,
-    /// Ends the calls of the session's queries that are made as functions, which block the task that would be dropped. No
-    /// option: who runs a statement that may have to be ended puts a token here first.
-    pub cancel: CancelToken,
+    /// Ends the calls of the session's queries that are made as functions. No option: see `PredictSql::cancel_calls_with`.
+    pub(crate) cancel: CancelToken,
     /// The names that `engine` can have; any, if none were registered.
     engines: Arc<[String]>,
 }

@@ -136,6 +136,9 @@ pub trait PredictSql {
     ///
     /// Calls that are nodes of the plan end when the query is dropped. A call that stayed a function (`predict.extract` off,
     /// the conditions of DELETE) blocks the very task that would be dropped.
+    ///
+    /// The token is the session's, so statements that run at the same time need sessions of their own. One that was cancelled
+    /// stays so: put a new one in its place.
     fn cancel_calls_with(&self, token: CancelToken);
 }
 

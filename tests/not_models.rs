@@ -28,7 +28,7 @@ async fn files_of_other_kinds_are_recognized() {
         (b"PK\x03\x04\x00\x00", "it is a ZIP archive"),
         (b"{\"learner\": {}}", "it is JSON"),
         (b"", "the file is empty"),
-        (b"id,age\n1,2\n", "is not an ONNX model"),
+        (b"id,age\n1,2\n", "it is a text"),
     ] {
         std::fs::write(&path, content).expect("room for it");
         let error = refusal(&context, &path).await;

@@ -42,11 +42,15 @@ use shell::{Flow, Shell};
 /// How long the end waits for running inferences to notice that they are cancelled.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Bytes of a worker's stack, of which only what is used takes memory: DataFusion goes down expressions and plans by
+/// recursion, and a statement may have hundreds of branches.
+const STACK: usize = 64 << 20;
+
 fn main() -> ExitCode {
     let (args, sources) = args::parse();
     panics::keep_quiet();
-    let runtimes =
-        Runtime::new().and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
+    let workers = Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let runtimes = workers.and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
     let (workers, front) = match runtimes {
         Ok(runtimes) => runtimes,
         Err(error) => {
@@ -85,7 +89,7 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     let stdin = [Source::Stdin];
     for source in if sources.is_empty() { &stdin } else { sources } {
         let (name, text) = read(source)?;
-        if front.block_on(shell.run_script(&text, name.as_deref()))? == Flow::Quit {
+        if front.block_on(panics::caught(shell.run_script(&text, name.as_deref())))? == Flow::Quit {
             break;
         }
     }

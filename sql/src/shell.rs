@@ -109,6 +109,7 @@ impl Shell {
     /// What a cancelled script has left behind is forgotten.
     pub(crate) fn recover(&mut self) {
         self.includes = 0;
+        self.context.cancel_calls_with(CancelToken::default());
     }
 
     /// Runs a statement.
@@ -132,6 +133,16 @@ impl Shell {
     }
 
     async fn run_statement(&self, statement: PredictStatement, sql: &str) -> Result<()> {
+        // Calls that are made as functions block the task that would be dropped.
+        let cancel = CancelToken::default();
+        let _cancel = cancel.cancel_on_drop();
+        self.context.cancel_calls_with(cancel);
+        let ran = self.run_cancellable(statement, sql).await;
+        self.context.cancel_calls_with(CancelToken::default());
+        ran
+    }
+
+    async fn run_cancellable(&self, statement: PredictStatement, sql: &str) -> Result<()> {
         let start = Instant::now();
         if stores::is_external_table(&statement) {
             stores::create_external_table(&self.context, sql, &self.workers).await?;
@@ -139,10 +150,6 @@ impl Shell {
             return Ok(());
         }
         stores::register_target(&self.context, &statement, &self.workers).await?;
-        // Calls that are made as functions block the task that would be dropped.
-        let cancel = CancelToken::default();
-        let _cancel = cancel.cancel_on_drop();
-        self.context.cancel_calls_with(cancel);
         let creates = matches!(statement, PredictStatement::CreateModel(_));
         let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
 

@@ -198,9 +198,22 @@ const TOTAL: &[&str] = &[
     "ZipMap",
 ];
 
+/// Those that refuse some integers, such as a division by 0 or a position that is too large.
+const PARTIAL_ON_INTEGERS: [&str; 7] =
+    ["ArrayFeatureExtractor", "Div", "Pow", "Reciprocal", "Reshape", "Slice", "Split"];
+
 /// Whether the graph gives a value for any row of floats.
 pub(super) fn is_total(graph: &GraphProto) -> bool {
+    const FLOATS: [i64; 4] = [1, 10, 11, 16]; // float, float16, double, bfloat16
+    let makes_integers = |node: &NodeProto| {
+        node.op_type == "Cast" && node.attribute("to").and_then(|to| to.i).is_none_or(|to| !FLOATS.contains(&to))
+            || ["ArgMax", "ArgMin", "Shape"].contains(&node.op_type.as_str())
+    };
+    let integers = graph.node.iter().any(makes_integers);
     graph.node.iter().all(|node| {
-        TOTAL.contains(&node.op_type.as_str()) && ["", "ai.onnx", "ai.onnx.ml"].contains(&node.domain.as_str())
+        let operator = node.op_type.as_str();
+        TOTAL.contains(&operator)
+            && ["", "ai.onnx", "ai.onnx.ml"].contains(&node.domain.as_str())
+            && !(integers && PARTIAL_ON_INTEGERS.contains(&operator))
     })
 }

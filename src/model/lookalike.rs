@@ -32,6 +32,9 @@ pub(super) fn recognized(start: &[u8]) -> Option<&'static str> {
             "it is in ONNX Runtime's own format: take the .onnx file that it was made from"
         }
         [b'P', b'A', b'R', b'1', ..] => "it is a Parquet file",
+        start if !start.is_empty() && start.iter().all(|byte| byte.is_ascii_graphic() || b" \t\r\n".contains(byte)) => {
+            "it is a text"
+        }
         _ => return None,
     })
 }
@@ -50,6 +53,7 @@ mod tests {
             (b"PK\x03\x04", "ZIP"),
             (b"{\"learner\":{", "JSON"),
             (b"tree\nversion=v4\n", "LightGBM"),
+            (b"id,age\n1,2\n", "a text"),
         ] {
             let found = recognized(start).expect(expected);
             assert!(found.contains(expected), "{found}");

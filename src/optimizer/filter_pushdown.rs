@@ -8,14 +8,16 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::place::JoinView;
+use super::joins::JoinView;
 
 /// DataFusion's rule that pushes filters down, where it finds the right columns.
 ///
-/// On their way down, filters find their columns by name. In DataFusion 55.2 a node that is no join takes the first column
-/// of that name, so that above a join whose sides share a name rows are lost (apache/datafusion#25244). The rule is
-/// therefore left out for a plan with such a node. Releases with the mend (#25259) need no fence.
+/// On their way down, filters find their columns by name. In DataFusion 55.2 a node takes the first column of that name in
+/// its input, so that above a join whose sides share a name rows are lost (apache/datafusion#25244). The rule is therefore
+/// left out for a plan in which a node, an aggregate too, reads columns of which two have one name. Releases with the mend
+/// (#25259) need no fence.
 #[derive(Debug)]
 pub(super) struct UnambiguousFilterPushdown {
     inner: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
@@ -46,8 +48,17 @@ impl PhysicalOptimizerRule for UnambiguousFilterPushdown {
     }
 }
 
-/// Whether a node that is no join has two columns of one name.
+/// Whether a filter that passes `plan` may find another column of the name: it is looked up among the columns of each input,
+/// by a projection among its own.
 fn is_ambiguous(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    if plan.is::<ProjectionExec>() {
+        return repeats_a_name(plan);
+    }
+    let own = JoinView::of(plan).is_none() && repeats_a_name(plan);
+    own || plan.children().into_iter().any(repeats_a_name)
+}
+
+fn repeats_a_name(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let mut names = HashSet::new();
-    JoinView::of(plan).is_none() && plan.schema().fields().iter().any(|field| !names.insert(field.name().clone()))
+    plan.schema().fields().iter().any(|field| !names.insert(field.name().clone()))
 }

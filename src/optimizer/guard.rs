@@ -1,13 +1,16 @@
 //! Keeps calls lazy where SQL users expect it, and DataFusion evaluates both sides.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
+use datafusion::logical_expr::expr::{
+    AggregateFunction, AggregateFunctionParams, ScalarFunction, Sort, WindowFunctionParams,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion_predict_udfs::ModelFunction;
 
@@ -44,6 +47,7 @@ fn guard_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if matches!(plan, LogicalPlan::Extension(_)) || !has_expr(&plan, may_be_guarded)? {
         return Ok(Transformed::no(plan));
     }
+    let is_filter = matches!(plan, LogicalPlan::Filter(_));
     let sides: Vec<Arc<DFSchema>> = match &plan {
         LogicalPlan::Join(join) => vec![join.left.schema().clone(), join.right.schema().clone()],
         _ => vec![],
@@ -51,7 +55,8 @@ fn guard_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     plan.map_expressions(|expr| {
         let original = expr.clone();
-        let guarded = Guards { conditions: vec![], sides: &sides }.put(expr)?;
+        let guards = Guards { conditions: vec![], sides: &sides };
+        let guarded = if is_filter { guards.put_in_filter(expr) } else { guards.put(expr) }?;
         Ok(guarded.update_data(|expr| keep_name(&original, expr, &names)))
     })
 }
@@ -61,6 +66,7 @@ fn may_be_guarded(expr: &Expr) -> bool {
     let place = match expr {
         Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(op, Operator::And | Operator::Or),
         Expr::AggregateFunction(AggregateFunction { params, .. }) => params.filter.is_some(),
+        Expr::WindowFunction(window) => window.params.filter.is_some(),
         _ => false,
     };
     place && has_call(expr)
@@ -83,70 +89,93 @@ impl Guards<'_> {
         }
         match expr {
             Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => self.put_in_chain(expr, op),
-            Expr::AggregateFunction(aggregate) => self.put_in_aggregate(aggregate),
-            Expr::WindowFunction(_) => Guards { conditions: vec![], ..self.clone() }.put_in_children(expr),
+            Expr::AggregateFunction(mut aggregate) => {
+                let AggregateFunctionParams { args, filter, order_by, .. } = &mut aggregate.params;
+                let changed = self.put_in_filtered(args, order_by, filter)?;
+                Ok(Transformed::new_transformed(Expr::AggregateFunction(aggregate), changed))
+            }
+            Expr::WindowFunction(mut window) => {
+                // Its frames are made of all rows.
+                let WindowFunctionParams { args, filter, .. } = &mut window.params;
+                let changed = self.put_in_filtered(args, &mut [], filter)?;
+                Ok(Transformed::new_transformed(Expr::WindowFunction(window), changed))
+            }
             Expr::Lambda(_) => Ok(Transformed::no(expr)), // its conditions are no columns
             expr if is_call(&expr) => self.put_in_call(expr),
-            expr => self.put_in_children(expr),
+            expr => expr.map_children(|child| self.put(child)),
         }
     }
 
-    fn put_in_children(&self, expr: Expr) -> Result<Transformed<Expr>> {
-        expr.map_children(|child| self.put(child))
-    }
-
-    /// Of the operands of AND or OR, those without a call guard the others.
-    fn put_in_chain(&self, expr: Expr, op: Operator) -> Result<Transformed<Expr>> {
-        let mut operands = vec![];
-        collect_operands(&expr, op, &mut operands);
-        let settles_nothing = |operand: &Expr| {
-            let operand = Box::new(operand.clone());
-            if op == Operator::And { Expr::IsNotFalse(operand) } else { Expr::IsNotTrue(operand) }
+    /// The conditions of WHERE are pushed down one by one, and a guard of another table would hold one up.
+    fn put_in_filter(&self, predicate: Expr) -> Result<Transformed<Expr>> {
+        let tables = |expr: &Expr| -> HashSet<_> {
+            expr.column_refs().into_iter().filter_map(|column| column.relation.clone()).collect()
         };
-        let mut guards = self.clone();
-        for operand in operands.into_iter().filter(|operand| !has_call(operand) && !operand.is_volatile()) {
-            let guard = settles_nothing(operand);
-            if !guards.conditions.contains(&guard) {
-                guards.conditions.push(guard);
+        self.put_among(operands(predicate, Operator::And), Operator::And, |condition, guarded| {
+            tables(condition).is_subset(&tables(guarded))
+        })
+    }
+
+    fn put_in_chain(&self, expr: Expr, op: Operator) -> Result<Transformed<Expr>> {
+        self.put_among(operands(expr, op), op, |_, _| true)
+    }
+
+    /// Of the operands of AND or OR, those without a call guard the others, of which `guards` says which it guards.
+    fn put_among(
+        &self,
+        operands: Vec<Expr>,
+        op: Operator,
+        guards: impl Fn(&Expr, &Expr) -> bool,
+    ) -> Result<Transformed<Expr>> {
+        let plain = operands.iter().filter(|operand| !has_call(operand) && !operand.is_volatile());
+        let plain: Vec<Expr> = plain.cloned().collect();
+        let mut changed = false;
+        let mut chain: Option<Expr> = None;
+        for operand in operands {
+            let mut of_operand = self.clone();
+            if has_call(&operand) {
+                for condition in plain.iter().filter(|condition| guards(condition, &operand)) {
+                    let condition = Box::new(condition.clone());
+                    of_operand.conditions.push(match op {
+                        Operator::And => Expr::IsNotFalse(condition),
+                        _ => Expr::IsNotTrue(condition),
+                    });
+                }
             }
+            let operand = of_operand.put(operand)?;
+            changed |= operand.transformed;
+            chain = Some(match chain {
+                Some(chain) => binary_expr(chain, op, operand.data),
+                None => operand.data,
+            });
         }
-        guards.put_in_operands(expr, op)
+        Ok(Transformed::new_transformed(chain.unwrap_or_default(), changed))
     }
 
-    /// Guards the calls in the operands of a chain, whose shape is kept.
-    fn put_in_operands(&self, expr: Expr, op: Operator) -> Result<Transformed<Expr>> {
-        match &expr {
-            Expr::BinaryExpr(binary) if binary.op == op => expr.map_children(|child| self.put_in_operands(child, op)),
-            _ => self.put(expr),
-        }
-    }
-
-    /// FILTER guards the arguments. It may hold calls itself, which are made first.
-    fn put_in_aggregate(&self, mut aggregate: AggregateFunction) -> Result<Transformed<Expr>> {
+    /// FILTER guards the arguments, and their order. It may hold calls itself, which are made first.
+    fn put_in_filtered(
+        &self,
+        arguments: &mut [Expr],
+        order_by: &mut [Sort],
+        filter: &mut Option<Box<Expr>>,
+    ) -> Result<bool> {
         let unguarded = Guards { conditions: vec![], ..self.clone() };
         let mut changed = false;
-        let mut put = |guards: &Self, expr: Expr| -> Result<Expr> {
-            let put = guards.put(expr)?;
+        let mut put = |guards: &Self, expr: &mut Expr| -> Result<()> {
+            let put = guards.put(std::mem::take(expr))?;
             changed |= put.transformed;
-            Ok(put.data)
+            *expr = put.data;
+            Ok(())
         };
         let mut of_arguments = unguarded.clone();
-        let params = &mut aggregate.params;
-        if let Some(filter) = params.filter.take() {
-            let filter = put(&unguarded, *filter)?;
-            if !filter.is_volatile() {
-                of_arguments.conditions.push(filter.clone());
-            }
-            params.filter = Some(Box::new(filter));
+        if let Some(filter) = filter {
+            put(&unguarded, filter)?;
+            let conditions = split_conjunction(filter).into_iter().filter(|condition| !condition.is_volatile());
+            of_arguments.conditions.extend(conditions.cloned());
         }
-        params.args = std::mem::take(&mut params.args)
-            .into_iter()
-            .map(|argument| put(&of_arguments, argument))
-            .collect::<Result<_>>()?;
-        for sort in &mut params.order_by {
-            sort.expr = put(&of_arguments, sort.expr.clone())?;
-        }
-        Ok(Transformed::new_transformed(Expr::AggregateFunction(aggregate), changed))
+        let ordered = order_by.iter_mut().map(|sort| &mut sort.expr);
+        arguments.iter_mut().chain(ordered).try_for_each(|expr| put(&of_arguments, expr))?;
+        Ok(changed)
     }
 
     fn put_in_call(&self, call: Expr) -> Result<Transformed<Expr>> {
@@ -155,8 +184,14 @@ impl Guards<'_> {
         if as_call(&call).is_some_and(is_guarded) {
             return Ok(Transformed::no(call)); // by an earlier pass
         }
-        let guard = conjunction(self.conditions.iter().filter(|condition| self.is_beside(condition, &call)).cloned());
-        let call = self.put_in_children(call)?;
+        let mut conditions: Vec<Expr> = vec![];
+        for condition in self.conditions.iter().filter(|condition| self.is_beside(condition, &call)) {
+            if !conditions.contains(condition) {
+                conditions.push(condition.clone());
+            }
+        }
+        let guard = all_of(&conditions);
+        let call = call.map_children(|child| self.put(child))?;
         Ok(match guard {
             Some(guard) => Transformed::yes(with_guard(&call.data, guard)),
             None => call,
@@ -173,13 +208,26 @@ impl Guards<'_> {
     }
 }
 
-/// The operands of a chain of `op`, however it is nested.
-fn collect_operands<'e>(expr: &'e Expr, op: Operator, operands: &mut Vec<&'e Expr>) {
-    match expr {
-        Expr::BinaryExpr(binary) if binary.op == op => {
-            collect_operands(&binary.left, op, operands);
-            collect_operands(&binary.right, op, operands);
+/// The operands of a chain of `op`, however it is nested. A chain may be deeper than the stack allows to follow.
+fn operands(chain: Expr, op: Operator) -> Vec<Expr> {
+    let (mut operands, mut left) = (vec![], vec![chain]);
+    while let Some(expr) = left.pop() {
+        match expr {
+            Expr::BinaryExpr(binary) if binary.op == op => left.extend([*binary.right, *binary.left]),
+            operand => operands.push(operand),
         }
-        operand => operands.push(operand),
+    }
+    operands
+}
+
+/// The conjunction of `conditions`, as flat as can be.
+fn all_of(conditions: &[Expr]) -> Option<Expr> {
+    match conditions {
+        [] => None,
+        [only] => Some(only.clone()),
+        several => {
+            let (left, right) = several.split_at(several.len() / 2);
+            Some(all_of(left)?.and(all_of(right)?))
+        }
     }
 }

@@ -6,6 +6,7 @@ mod expand_wildcards;
 mod extract;
 mod filter_pushdown;
 mod guard;
+mod joins;
 mod leaf_projections;
 mod map_keys;
 mod names;

@@ -29,13 +29,12 @@ pub(super) fn with_columns_of_from(plan: LogicalPlan) -> Result<Transformed<Logi
     if !matches!(plan, LogicalPlan::Sort(_)) || !has_expr(&plan, has_wildcard)? {
         return Ok(Transformed::no(plan));
     }
-    let LogicalPlan::Sort(Sort { expr, input, fetch }) = plan else { return Ok(Transformed::no(plan)) };
-    let LogicalPlan::Projection(projection) = input.as_ref() else {
-        return Ok(Transformed::no(LogicalPlan::Sort(Sort { expr, input, fetch })));
-    };
+    let LogicalPlan::Sort(sort) = &plan else { return Ok(Transformed::no(plan)) };
+    let LogicalPlan::Projection(projection) = sort.input.as_ref() else { return Ok(Transformed::no(plan)) };
     let list = projection.schema.columns();
+    let mut refused = false;
     let mut columns = Columns { exprs: projection.expr.clone(), list: &list };
-    let sorted = expr.into_iter().map(|sort| {
+    let sorted = sort.expr.iter().cloned().map(|sort| {
         let expanded = sort.expr.clone().transform_up(|expr| {
             let Expr::ScalarFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
             if !has_wildcard(&Expr::ScalarFunction(call.clone())) {
@@ -43,7 +42,8 @@ pub(super) fn with_columns_of_from(plan: LogicalPlan) -> Result<Transformed<Logi
             }
             let from = &projection.input;
             let Ok(found) = wildcard_columns("", &call.args[1..], Some(from), from.schema()) else {
-                return Ok(Transformed::no(Expr::ScalarFunction(call))); // refused when the call is bound
+                refused = true;
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
             };
             let names: HashSet<_> = found.iter().map(|(name, _)| name.clone()).collect();
             let of_list = list.iter().filter(|column| !names.contains(&column.name));
@@ -57,9 +57,12 @@ pub(super) fn with_columns_of_from(plan: LogicalPlan) -> Result<Transformed<Logi
         Ok(sort.with_expr(expanded.data))
     });
     let sorted = sorted.collect::<Result<Vec<_>>>()?;
+    if refused {
+        return Ok(Transformed::no(plan)); // binding the call says why
+    }
     let Columns { exprs, .. } = columns;
     let wide = LogicalPlan::Projection(Projection::try_new(exprs, projection.input.clone())?);
-    let sort = LogicalPlan::Sort(Sort { expr: sorted, input: Arc::new(wide), fetch });
+    let sort = LogicalPlan::Sort(Sort { expr: sorted, input: Arc::new(wide), fetch: sort.fetch });
     let list = list.into_iter().map(Expr::Column).collect();
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(list, Arc::new(sort))?)))
 }

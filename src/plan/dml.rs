@@ -55,7 +55,7 @@ fn normalized(dml: &DmlStatement) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     }
     let statement = if dml.op == WriteOp::Delete { "DELETE" } else { "UPDATE" };
-    let Some(rows) = Rows::of(&dml.input, &dml.table_name, statement)? else {
+    let Some(rows) = ChangedRows::of(&dml.input, &dml.table_name, statement)? else {
         let nothing = LogicalPlanBuilder::empty(true).project([lit(0_u64).alias("count")])?;
         return Ok(Some(nothing.build()?));
     };
@@ -80,7 +80,7 @@ fn normalized(dml: &DmlStatement) -> Result<Option<LogicalPlan>> {
 }
 
 /// The rows of one table that a statement changes.
-struct Rows {
+struct ChangedRows {
     scan: TableScan,
     /// All of them are true of each row; over the table's columns.
     conditions: Vec<Expr>,
@@ -88,7 +88,7 @@ struct Rows {
     columns: HashMap<Column, Expr>,
 }
 
-impl Rows {
+impl ChangedRows {
     /// The rows of `plan`; `None` if there are none, whatever the table holds.
     fn of(plan: &LogicalPlan, target: &TableReference, statement: &str) -> Result<Option<Self>> {
         let below = |input: &LogicalPlan| Self::of(input, target, statement);
@@ -126,9 +126,17 @@ impl Rows {
                 }
                 Ok(Some(rows))
             }
-            _ => plan_err!(
-                "{statement} of '{target}' can't find its rows by a join, a subquery or another table: DataFusion would change other rows; name its rows by their own columns, as in id IN (1, 2), or make the table anew: CREATE OR REPLACE TABLE … AS SELECT …"
-            ),
+            other => {
+                let found = match other {
+                    LogicalPlan::Join(_) | LogicalPlan::Subquery(_) => "a join or a subquery",
+                    LogicalPlan::Limit(_) => "LIMIT",
+                    LogicalPlan::TableScan(_) => "another table",
+                    _ => "more than conditions on its columns",
+                };
+                plan_err!(
+                    "{statement} of '{target}' can't find its rows by {found}: DataFusion would change other rows; name its rows by their own columns, as in id IN (1, 2), or make the table anew: CREATE OR REPLACE TABLE … AS SELECT …"
+                )
+            }
         }
     }
 
@@ -137,12 +145,10 @@ impl Rows {
         let replaced = expr.transform_up(|expr| match &expr {
             Expr::Column(column) => match self.columns.get(column) {
                 Some(value) => Ok(Transformed::yes(value.clone())),
-                None => plan_err!(
-                    "{statement} of '{target}': a condition on '{column}', of another table, would be ignored"
-                ),
+                None => plan_err!("{statement} of '{target}' can't name '{column}', a column of another table"),
             },
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(_, _) => {
-                plan_err!("{statement} of '{target}': a condition with a subquery would be ignored")
+                plan_err!("{statement} of '{target}' can't hold a subquery: its table could not run it")
             }
             _ => Ok(Transformed::no(expr)),
         })?;

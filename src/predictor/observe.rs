@@ -61,9 +61,10 @@ impl Trial<'_> {
         let mut reason = None;
         // Sizes that differ between the runs show which dimensions are dynamic; a model may insist on 1.
         for (first, second) in [(5, 7), (1, 1)] {
-            let (few_rows, many_rows) = match (run(few, first), run(many, second)) {
-                (Ok(few_rows), Ok(many_rows)) => (few_rows, many_rows),
-                (Err(error), _) | (_, Err(error)) => {
+            let both = run(few, first).and_then(|few_rows| Ok((few_rows, run(many, second)?)));
+            let (few_rows, many_rows) = match both {
+                Ok(both) => both,
+                Err(error) => {
                     if !matches!(error.kind(), ErrorKind::EngineFailed) {
                         return Err(error);
                     }

@@ -18,6 +18,24 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
             "a model with several outputs gives a struct of them: take one, as in predict(…)['label'], or name it in CREATE MODEL … OPTIONS (output '…') or (class '…') ({what})"
         );
     }
+    if text.contains("Dot access not supported") {
+        return plan_datafusion_err!(
+            "a field of a struct is taken with brackets: predict(…)['label'], not predict(…).label"
+        );
+    }
+    if let Some((_, name)) = text.split_once("No field named ")
+        && let Some(name) = name.split(['.', ' ', '\n']).next().map(|name| name.trim_matches('"'))
+        && is_called_by_word(sql, name)
+    {
+        return plan_datafusion_err!("a model's name is a string: predict('{name}', …), not predict({name}, …)");
+    }
+    if text.contains("is not Struct, Map, or Null") && sql.to_lowercase().contains("predict(") {
+        let what = text.rsplit("Error during planning: ").next().unwrap_or(&text);
+        let what = what.lines().next().unwrap_or(what).trim();
+        return plan_datafusion_err!(
+            "a list of probabilities is read by position, as in predict(…)['probabilities'][1]: for that of one class, CREATE MODEL … OPTIONS (class '…') ({what})"
+        );
+    }
     if text.contains("wildcard argument") {
         return plan_datafusion_err!(
             "a wildcard in a call takes no EXCLUDE, EXCEPT, REPLACE or RENAME: predict('m', *) and predict('m', t.*) take the columns that the model names, and ignore the others"
@@ -31,7 +49,7 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
             );
         }
         return plan_datafusion_err!(
-            "`{name}.*`: FROM has no table '{name}', or that has no columns (is its file empty?)"
+            "`{name}.*`: there are no columns of a table '{name}' here: it is not in FROM, was grouped away, or is empty"
         );
     }
     match missing_table(&text) {
@@ -47,6 +65,12 @@ pub(super) fn explain(error: DataFusionError, sql: &str, state: &SessionState) -
         }
         None => error,
     }
+}
+
+/// Whether `sql` has `predict(name, …)`.
+fn is_called_by_word(sql: &str, name: &str) -> bool {
+    let sql: String = sql.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
+    sql.to_lowercase().contains(&format!("predict({},", name.to_lowercase()))
 }
 
 /// The name with its schema by which `sql` calls the table `name`, if it does.

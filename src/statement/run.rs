@@ -100,7 +100,7 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
     let mut fresh = mentions.any;
     if mentions.any {
         runtime.catalog().refresh().await?;
-        prefetch(runtime, &mentions.models).await;
+        prefetch(runtime, &mentions.models).await?;
     }
     let planned = match state.statement_to_plan(statement.clone()).await {
         // A view may call a model that others have made since.
@@ -172,16 +172,22 @@ fn references(statement: &Statement) -> References {
 }
 
 /// Loads the models that are about to be called, while nothing waits. What can't be loaded is said when it is called.
-async fn prefetch(runtime: &PredictRuntime, models: &[String]) {
+///
+/// # Errors
+/// A trial run that took too long: it would not be shorter when the call is bound.
+async fn prefetch(runtime: &PredictRuntime, models: &[String]) -> DFResult<()> {
     let snapshot = runtime.catalog().snapshot();
     for name in models {
         let Ok(called) = snapshot.called(name) else { continue };
         for (version, _) in called {
-            if let Err(error) = runtime.loader().load(version).await {
-                log::debug!("model '{}' is not loaded yet: {error}", version.label());
+            match runtime.loader().load(version).await {
+                Err(error) if error.kind() == ErrorKind::RunTooLong => return Err(error.into()),
+                Err(error) => log::debug!("model '{}' is not loaded yet: {error}", version.label()),
+                Ok(_) => {}
             }
         }
     }
+    Ok(())
 }
 
 /// The result of a statement that gives no rows.

@@ -149,8 +149,9 @@ impl Generator {
     fn select(&mut self, depth: u32) -> String {
         match self.random.u32(..100) {
             0..10 => self.set_operation(depth),
-            10..22 => self.aggregate(depth),
-            22..28 => self.window(),
+            10..18 => self.aggregate(depth),
+            18..23 => self.of_aggregate(),
+            23..28 => self.window(),
             28..38 => self.of_subquery(depth),
             38..46 => self.top(),
             46..52 => self.common_table(),
@@ -263,7 +264,7 @@ impl Generator {
 
     /// CASE with two to six branches, with or without a base.
     fn case(&mut self, scope: &Scope, depth: u32) -> String {
-        let count = self.random.u32(1..6);
+        let count = if depth == 0 && self.chance(8) { 24 } else { self.random.u32(1..6) };
         let otherwise = if self.chance(60) { format!(" ELSE {}", self.number(scope, depth)) } else { String::new() };
         let alias = self.alias(scope);
         if self.chance(40) {
@@ -343,13 +344,29 @@ impl Generator {
         format!("SELECT {keys}, {value} AS v0, {other} AS v1 FROM {from}{filter} GROUP BY {key}{having}")
     }
 
+    /// An aggregate of a join, joined again.
+    fn of_aggregate(&mut self) -> String {
+        let (from, scope) = self.from();
+        let (alias, other) = (self.alias(&scope), self.alias(&scope));
+        let key = self.one_of(&["k", "a", "id"]);
+        let value = self.number(&Scope(vec![other]), 1);
+        let below = format!(
+            "SELECT {alias}.{key} AS k, sum({value}) AS a, min({alias}.b) AS b FROM {from} GROUP BY {alias}.{key}"
+        );
+        let (table, join) = (self.table(), self.one_of(&["JOIN", "LEFT JOIN", "LEFT SEMI JOIN", "LEFT ANTI JOIN"]));
+        let condition = self.condition(&Scope(vec!["q".to_owned()]), 1).replace("q.g", "'x'").replace("q.id", "q.k");
+        format!(
+            "SELECT q.k, q.a, #twice(q.b) AS p FROM ({below}) q {join} {table} z ON q.k = z.k AND z.id < 9 WHERE {condition}"
+        )
+    }
+
     fn window(&mut self) -> String {
         let (from, scope) = self.from();
         let alias = self.alias(&scope);
         let value = self.number(&scope, 1);
         let over = format!("PARTITION BY {alias}.g ORDER BY #twice({alias}.a), {alias}.id");
         format!(
-            "SELECT {alias}.id, sum({value}) OVER (PARTITION BY {alias}.g) AS s, rank() OVER (ORDER BY {value}) AS r, min(#twice({alias}.b)) OVER ({over}) AS m FROM {from}"
+            "SELECT {alias}.id, sum({value}) OVER (PARTITION BY {alias}.g) AS s, rank() OVER (ORDER BY {value}) AS r, sum(#lookup({alias}.k)) FILTER (WHERE {alias}.k BETWEEN 0 AND 9) OVER (PARTITION BY {alias}.g) AS f, min(#twice({alias}.b)) OVER ({over}) AS m FROM {from}"
         )
     }
 

@@ -47,6 +47,14 @@ def save_lookup():
     save_case("queries/lookup", graph, {"k": np.arange(10, dtype=np.int64)}, "columns")
 
 
+def save_ratio():
+    """Ten divided by a whole number; 0 is refused."""
+    graph = build_graph(
+        [node("Cast", "x", "whole", to=INT64), node("Div", "ten whole", "tenth"), node("Cast", "tenth", "y", to=DOUBLE)],
+        {"x": (DOUBLE, ["N"])}, {"y": (DOUBLE, ["N"])}, [constant("ten", 10, np.int64)])
+    save_case("queries/ratio", graph, {"x": np.array([1.0, 2, 3, -4, 11])}, "columns")
+
+
 def classifier(labels, zipmap):
     """Three classes from three features, or two from two."""
     count = len(labels)
@@ -137,6 +145,7 @@ if __name__ == "__main__":
     shutil.rmtree(FOLDER, ignore_errors=True)
     save_linear()
     save_lookup()
+    save_ratio()
     save_classifiers()
     save_texts()
     save_loops()

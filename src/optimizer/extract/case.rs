@@ -30,12 +30,13 @@ pub(super) fn for_rows(condition: &Expr, value: Expr) -> Expr {
 
 impl Replacement<'_> {
     /// `case`, which is evaluated for the rows for which `condition` is true, with columns in place of calls.
-    pub(super) fn replace_in_case(&mut self, mut case: Case, condition: Option<&Expr>) -> Result<Expr> {
+    pub(super) fn replace_in_case(&mut self, case: Case, condition: Option<&Expr>) -> Result<Expr> {
+        let mut case = without_else_case(case);
         case.expr = case.expr.map(|base| self.replace(*base, condition).map(Box::new)).transpose()?;
         if let Some((when, _)) = case.when_then_expr.first_mut() {
             **when = self.replace(std::mem::take(when.as_mut()), condition)?;
         }
-        if !has_conditional_call(&case) || !self.can_select(&case) {
+        if !has_conditional_call(&case) || !self.can_select(&case) || !self.has_room_for(&case) {
             return Ok(Expr::Case(case));
         }
         let base = case.expr.as_deref();
@@ -72,8 +73,9 @@ impl Replacement<'_> {
         condition: Option<&Expr>,
         calls: &mut Vec<(Expr, Vec<Expr>)>,
     ) -> Result<()> {
+        let case = &without_else_case(case.clone());
         let decides = case.expr.iter().chain(case.when_then_expr.iter().map(|(when, _)| when));
-        if decides.into_iter().any(|expr| has_call(expr)) || !self.can_select(case) {
+        if decides.into_iter().any(|expr| has_call(expr)) || !self.can_select(case) || !self.has_room_for(case) {
             return Ok(());
         }
         let whens: Vec<_> = case.when_then_expr.iter().map(|(when, _)| when.as_ref().clone()).collect();
@@ -114,6 +116,25 @@ impl Replacement<'_> {
         let schema = self.input.plan.schema();
         let whens = case.when_then_expr.iter().map(|(when, _)| when);
         case.expr.iter().chain(whens).all(|expr| is_at_hand(expr, schema))
+    }
+}
+
+/// `CASE … ELSE CASE … END END` as one CASE. Its branches are settled in one column, and DataFusion takes time that doubles
+/// with each level to plan nested ones that read different columns.
+fn without_else_case(mut case: Case) -> Case {
+    loop {
+        match case.else_expr.map(|otherwise| *otherwise) {
+            Some(Expr::Case(inner))
+                if inner.expr == case.expr && case.expr.as_ref().is_none_or(|e| !e.is_volatile()) =>
+            {
+                case.when_then_expr.extend(inner.when_then_expr);
+                case.else_expr = inner.else_expr;
+            }
+            otherwise => {
+                case.else_expr = otherwise.map(Box::new);
+                return case;
+            }
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Replaces the calls in the expressions of one node by columns of its input.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::utils::disjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
+use datafusion::logical_expr::{Case, Expr, LogicalPlan, Projection, lit};
 
 use super::{Extraction, Lifted, Names, Prediction, has_call, is_at_hand, is_call, split_guard};
 use crate::plan::Predict;
@@ -18,7 +19,7 @@ impl Extraction {
         if !exprs.iter().any(has_call) {
             return Ok((exprs, input));
         }
-        let mut replacement = Replacement { extraction: self, input, selectors: vec![] };
+        let mut replacement = Replacement { extraction: self, input, selectors: vec![], room: MOST_NODES };
         for expr in &exprs {
             replacement.lift_unconditional(expr)?;
         }
@@ -38,7 +39,13 @@ pub(super) struct Replacement<'a> {
     pub(super) input: Lifted,
     /// Columns that were added to the input, by their expressions: see [`Self::select`].
     selectors: Vec<(Expr, Column)>,
+    /// How many nodes may still be put on top of the input.
+    room: usize,
 }
+
+/// Nodes that the calls of one node's expressions are lifted into, at most; further calls stay functions, which CASE makes
+/// as lazily. DataFusion plans and runs nodes by recursion, and a query must not overflow the stack.
+const MOST_NODES: usize = 32;
 
 impl Replacement<'_> {
     /// `expr`, which is evaluated for the rows for which `condition` is true, with columns in place of calls.
@@ -55,7 +62,7 @@ impl Replacement<'_> {
     }
 
     fn replace_call(&mut self, call: Expr, condition: Option<&Expr>) -> Result<Expr> {
-        if !is_at_hand(&call, self.input.plan.schema()) {
+        if !is_at_hand(&call, self.input.plan.schema()) || self.room < 2 {
             return Ok(call);
         }
         let (call, guard) = split_guard(&call);
@@ -116,7 +123,7 @@ impl Replacement<'_> {
             self.collect_conditional(expr, None, &mut calls)?;
         }
         for (call, conditions) in calls {
-            if conditions.len() > 1 && self.input.serving(&call, conditions.first()).is_none() {
+            if self.room > 0 && conditions.len() > 1 && self.input.serving(&call, conditions.first()).is_none() {
                 self.lift(call, conditions)?;
             }
         }
@@ -157,6 +164,23 @@ impl Replacement<'_> {
         }
     }
 
+    /// Whether the calls of `case` have room, each distinct call in a node and each CASE and WHEN with a call in one more.
+    pub(super) fn has_room_for(&self, case: &Case) -> bool {
+        let mut calls = HashSet::new();
+        let mut branches = 1;
+        let counted = Expr::Case(case.clone()).apply(|expr| {
+            match expr {
+                call if is_call(call) => drop(calls.insert(split_guard(call).0)),
+                Expr::Case(case) => {
+                    branches += 1 + case.when_then_expr.iter().filter(|(when, _)| has_call(when)).count();
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        counted.is_ok() && calls.len() + branches <= self.room
+    }
+
     /// The condition for rows for which both are true. The guard is evaluated for the rows of `condition` alone.
     fn rows(&mut self, condition: Option<&Expr>, guard: Option<&Expr>) -> Result<Option<Expr>> {
         match (condition, guard) {
@@ -177,6 +201,7 @@ impl Replacement<'_> {
         if let Some((_, column)) = self.selectors.iter().find(|(known, _)| *known == expr) {
             return Ok(Expr::Column(column.clone()));
         }
+        self.room = self.room.saturating_sub(1);
         let name = self.extraction.names.fresh(Names::BRANCH);
         let below = std::mem::take(&mut self.input.plan);
         let mut exprs: Vec<_> = below.schema().columns().into_iter().map(Expr::Column).collect();
@@ -191,6 +216,7 @@ impl Replacement<'_> {
     fn lift(&mut self, call: Expr, conditions: Vec<Expr>) -> Result<Expr> {
         let Expr::ScalarFunction(function) = &call else { return Ok(call) };
         self.extraction.changed = true;
+        self.room = self.room.saturating_sub(1);
         let output = self.extraction.names.fresh(Names::PREDICTION);
         let condition = disjunction(conditions.iter().cloned());
         let below = std::mem::take(&mut self.input.plan);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, ExprSchema, Result};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Projection};
 
 use super::{Extraction, has_call, is_at_hand};
@@ -22,7 +22,9 @@ impl Extraction {
     pub(super) fn move_above_groups(&mut self, aggregate: Aggregate) -> Result<LogicalPlan> {
         let schema = aggregate.schema.clone();
         let input = aggregate.input.schema();
-        let keys: Vec<&Column> = aggregate.group_expr.iter().filter_map(Expr::try_as_col).collect();
+        // A group of a float may hold 0.0 and -0.0, of which a model could make different things.
+        let is_exact = |key: &&Column| input.field_from_column(key).is_ok_and(|field| !field.data_type().is_floating());
+        let keys: Vec<&Column> = aggregate.group_expr.iter().filter_map(Expr::try_as_col).filter(is_exact).collect();
         let only_keys = |expr: &Expr| {
             let columns = expr.column_refs();
             has_call(expr)

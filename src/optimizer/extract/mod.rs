@@ -1,4 +1,11 @@
 //! Lifts calls of models out of expressions into nodes.
+//!
+//! - `plans` goes down the nodes of a plan and carries predictions up. *Lifting* a plan gives it with its calls in nodes.
+//! - `expressions` *replaces* the calls of one node's expressions by columns: a prediction that is there already *serves* an
+//!   equal call, else a node is put on top of the input.
+//! - `case` handles calls behind conditions. It *settles* which branch a row takes, by a *selected* column that is computed
+//!   once below.
+//! - `group_keys` moves calls above aggregates.
 
 mod case;
 mod expressions;

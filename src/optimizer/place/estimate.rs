@@ -1,5 +1,7 @@
 //! How many rows a plan gives, as far as that is known before it runs.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::{ColumnStatistics, JoinType, ScalarValue, Statistics};
@@ -10,7 +12,7 @@ use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
-use super::join::JoinView;
+use crate::optimizer::joins::JoinView;
 
 /// The part of its rows that a filter keeps of which nothing is known.
 const UNKNOWN_SELECTIVITY: f64 = 0.2;
@@ -24,24 +26,40 @@ pub(super) struct Rows {
     unfiltered: f64,
 }
 
-/// The rows of `plan`; `None` if nothing is known of its tables.
-///
-/// DataFusion's own estimates are taken, but for joins whose keys have neither a range nor a number of distinct values
-/// (texts, tables in memory). It would answer with the smaller side's rows there. Most joins follow a foreign key: each row
-/// of the larger side finds one of the smaller, unless a filter has taken that away.
-pub(super) fn rows(plan: &Arc<dyn ExecutionPlan>, statistics: &StatisticsContext) -> Option<Rows> {
-    if let Some(join) = JoinView::of(plan) {
-        return rows_of_join(&join, statistics);
-    }
-    match plan.children().as_slice() {
-        [] => {
-            let rows = *known(plan, statistics)?.num_rows.get_value()? as f64;
-            Some(Rows { rows, unfiltered: rows })
+/// Estimates for the plans of one query, each made once.
+#[derive(Default)]
+pub(super) struct Estimates {
+    statistics: StatisticsContext,
+    rows: RefCell<HashMap<usize, Option<Rows>>>,
+    /// Both know plans by their addresses, which must not be used again meanwhile.
+    plans: RefCell<Vec<Arc<dyn ExecutionPlan>>>,
+}
+
+impl Estimates {
+    /// The rows of `plan`; `None` if nothing is known of its tables.
+    ///
+    /// DataFusion's own estimates are taken, but for joins whose keys have neither a range nor a number of distinct values
+    /// (texts, tables in memory). It would answer with the smaller side's rows there. Most joins follow a foreign key: each
+    /// row of the larger side finds one of the smaller, unless a filter has taken that away.
+    pub(super) fn rows(&self, plan: &Arc<dyn ExecutionPlan>) -> Option<Rows> {
+        let address = Arc::as_ptr(plan) as *const () as usize;
+        if let Some(rows) = self.rows.borrow().get(&address) {
+            return *rows;
         }
-        [input] => {
-            let below = rows(input, statistics)?;
+        let rows = self.estimate(plan);
+        self.plans.borrow_mut().push(plan.clone());
+        self.rows.borrow_mut().insert(address, rows);
+        rows
+    }
+
+    fn estimate(&self, plan: &Arc<dyn ExecutionPlan>) -> Option<Rows> {
+        if let Some(join) = JoinView::of(plan) {
+            return self.rows_of_join(&join);
+        }
+        if let [input] = plan.children().as_slice() {
+            let below = self.rows(input)?;
             if plan.is::<FilterExec>() {
-                let kept = kept_by_filter(plan, input, statistics).unwrap_or(UNKNOWN_SELECTIVITY);
+                let kept = self.kept_by_filter(plan, input).unwrap_or(UNKNOWN_SELECTIVITY);
                 return Some(Rows { rows: below.rows * kept, ..below });
             }
             if let Some(fetch) = plan.fetch() {
@@ -51,78 +69,69 @@ pub(super) fn rows(plan: &Arc<dyn ExecutionPlan>, statistics: &StatisticsContext
             if matches!(plan.cardinality_effect(), CardinalityEffect::Equal) {
                 return Some(below);
             }
-            let rows = *known(plan, statistics)?.num_rows.get_value()? as f64;
-            Some(Rows { rows, unfiltered: rows })
         }
-        _ => {
-            let rows = *known(plan, statistics)?.num_rows.get_value()? as f64;
-            Some(Rows { rows, unfiltered: rows })
-        }
+        let rows = *self.known(plan)?.num_rows.get_value()? as f64;
+        Some(Rows { rows, unfiltered: rows })
     }
-}
 
-fn known(plan: &Arc<dyn ExecutionPlan>, statistics: &StatisticsContext) -> Option<Arc<Statistics>> {
-    statistics.compute(plan.as_ref(), &StatisticsArgs::new()).ok()
-}
-
-/// The part of the rows that DataFusion thinks a filter keeps.
-fn kept_by_filter(
-    filter: &Arc<dyn ExecutionPlan>,
-    input: &Arc<dyn ExecutionPlan>,
-    statistics: &StatisticsContext,
-) -> Option<f64> {
-    let after = *known(filter, statistics)?.num_rows.get_value()? as f64;
-    let before = *known(input, statistics)?.num_rows.get_value()? as f64;
-    (before > 0.0).then(|| (after / before).min(1.0))
-}
-
-fn rows_of_join(join: &JoinView<'_>, statistics: &StatisticsContext) -> Option<Rows> {
-    let (left, right) = (rows(join.left, statistics)?, rows(join.right, statistics)?);
-    let matching = |left: f64, right: f64| -> f64 {
-        if join.on.is_empty() {
-            return left * right;
-        }
-        match distinct_keys(join, left, right, statistics) {
-            Some(distinct) => left * right / distinct.max(1.0),
-            None => f64::NAN,
-        }
-    };
-    let mut inner = matching(left.rows, right.rows);
-    let mut unfiltered = matching(left.unfiltered, right.unfiltered);
-    if inner.is_nan() || unfiltered.is_nan() {
-        let (large, small) = if left.unfiltered >= right.unfiltered { (left, right) } else { (right, left) };
-        inner = large.rows * (small.rows / small.unfiltered.max(1.0)).min(1.0);
-        unfiltered = large.unfiltered;
+    fn known(&self, plan: &Arc<dyn ExecutionPlan>) -> Option<Arc<Statistics>> {
+        self.statistics.compute(plan.as_ref(), &StatisticsArgs::new()).ok()
     }
-    let rows = match join.join_type {
-        JoinType::Inner => inner,
-        JoinType::Left => inner.max(left.rows),
-        JoinType::Right => inner.max(right.rows),
-        JoinType::Full => inner.max(left.rows + right.rows),
-        JoinType::LeftSemi | JoinType::LeftAnti => inner.min(left.rows),
-        JoinType::RightSemi | JoinType::RightAnti => inner.min(right.rows),
-        JoinType::LeftMark => left.rows,
-        JoinType::RightMark => right.rows,
-    };
-    Some(Rows { rows, unfiltered: unfiltered.max(rows) })
-}
 
-/// The number of distinct keys of the side that has more of them, among so many rows of either side; of several keys, of
-/// the one that has the most. `None` if nothing is known of any.
-fn distinct_keys(join: &JoinView<'_>, left: f64, right: f64, statistics: &StatisticsContext) -> Option<f64> {
-    let (of_left, of_right) = (known(join.left, statistics)?, known(join.right, statistics)?);
-    let distinct = |key: &PhysicalExprRef, statistics: &Statistics, rows: f64| -> Option<f64> {
-        let column = key.downcast_ref::<Column>()?;
-        Some(distinct_values(statistics.column_statistics.get(column.index())?)?.min(rows))
-    };
-    let keys = join.on.iter().filter_map(|(left_key, right_key)| {
-        let (a, b) = (distinct(left_key, &of_left, left), distinct(right_key, &of_right, right));
-        match (a, b) {
-            (Some(a), Some(b)) => Some(a.max(b)),
-            (one, other) => one.or(other),
-        }
-    });
-    keys.reduce(f64::max)
+    /// The part of the rows that DataFusion thinks a filter keeps.
+    fn kept_by_filter(&self, filter: &Arc<dyn ExecutionPlan>, input: &Arc<dyn ExecutionPlan>) -> Option<f64> {
+        let after = *self.known(filter)?.num_rows.get_value()? as f64;
+        let before = *self.known(input)?.num_rows.get_value()? as f64;
+        (before > 0.0).then(|| (after / before).min(1.0))
+    }
+
+    fn rows_of_join(&self, join: &JoinView<'_>) -> Option<Rows> {
+        let (left, right) = (self.rows(join.left)?, self.rows(join.right)?);
+        let matching = |left: f64, right: f64| -> Option<f64> {
+            if join.on.is_empty() {
+                return Some(left * right);
+            }
+            Some(left * right / self.distinct_keys(join, left, right)?.max(1.0))
+        };
+        let (inner, unfiltered) = match (matching(left.rows, right.rows), matching(left.unfiltered, right.unfiltered)) {
+            (Some(inner), Some(unfiltered)) => (inner, unfiltered),
+            _ => {
+                let (large, small) = if left.unfiltered >= right.unfiltered { (left, right) } else { (right, left) };
+                (large.rows * (small.rows / small.unfiltered.max(1.0)).min(1.0), large.unfiltered)
+            }
+        };
+        let rows = match join.join_type {
+            JoinType::Inner => inner,
+            JoinType::Left => inner.max(left.rows),
+            JoinType::Right => inner.max(right.rows),
+            JoinType::Full => inner.max(left.rows + right.rows),
+            JoinType::LeftSemi => inner.min(left.rows),
+            JoinType::RightSemi => inner.min(right.rows),
+            JoinType::LeftAnti => left.rows - inner.min(left.rows),
+            JoinType::RightAnti => right.rows - inner.min(right.rows),
+            JoinType::LeftMark => left.rows,
+            JoinType::RightMark => right.rows,
+        };
+        Some(Rows { rows, unfiltered: unfiltered.max(rows) })
+    }
+
+    /// The number of distinct keys of the side that has more of them, among so many rows of either side; of several keys,
+    /// of the one that has the most. `None` if nothing is known of any.
+    fn distinct_keys(&self, join: &JoinView<'_>, left: f64, right: f64) -> Option<f64> {
+        let (of_left, of_right) = (self.known(join.left)?, self.known(join.right)?);
+        let distinct = |key: &PhysicalExprRef, statistics: &Statistics, rows: f64| -> Option<f64> {
+            let column = key.downcast_ref::<Column>()?;
+            Some(distinct_values(statistics.column_statistics.get(column.index())?)?.min(rows))
+        };
+        let keys = join.on.iter().filter_map(|(left_key, right_key)| {
+            let (a, b) = (distinct(left_key, &of_left, left), distinct(right_key, &of_right, right));
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (one, other) => one.or(other),
+            }
+        });
+        keys.reduce(f64::max)
+    }
 }
 
 /// The distinct values of a column, at most.

@@ -1,4 +1,4 @@
-//! What the placement needs to know of a join, of whichever kind.
+//! What rules need to know of a physical join, of whichever kind.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 
 /// A join whose output is the columns of one side or of both, in order.
-pub(in crate::optimizer) struct JoinView<'a> {
+pub(super) struct JoinView<'a> {
     pub(super) left: &'a Arc<dyn ExecutionPlan>,
     pub(super) right: &'a Arc<dyn ExecutionPlan>,
     /// Pairs of equal keys, over the columns of either side.
@@ -28,7 +28,7 @@ pub(super) enum Side {
 }
 
 impl<'a> JoinView<'a> {
-    pub(in crate::optimizer) fn of(plan: &'a Arc<dyn ExecutionPlan>) -> Option<Self> {
+    pub(super) fn of(plan: &'a Arc<dyn ExecutionPlan>) -> Option<Self> {
         if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
             return Some(Self {
                 left: join.left(),
