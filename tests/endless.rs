@@ -1,10 +1,14 @@
 //! Models that never end: their runs stop with the statement, at the limit, or by a token, and give their cores back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_predict::{CancelToken, Error, ErrorKind, PredictExt, PredictRuntime, PredictSql};
+use datafusion_predict::{
+    CancelToken, Engine, Error, ErrorKind, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime,
+    PredictSql, Result, RunContext, Tensor,
+};
 
 /// Nothing here takes this long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,5 +92,69 @@ async fn a_limit_ends_each_run_and_try_predict_takes_it_for_no_rows_fault() {
         }
         let rows = context.predict_sql("SELECT predict('rounds', 3)").await.expect("a plan").collect().await;
         assert!(rows.is_ok(), "a short run is not ended: {rows:?}");
+    }
+}
+
+/// An engine whose runs go on until they are cancelled.
+#[derive(Debug, Default)]
+struct Waiting {
+    started: AtomicBool,
+    cancelled: AtomicBool,
+}
+
+#[derive(Debug)]
+struct WaitingEngine(Arc<Waiting>);
+
+impl Engine for WaitingEngine {
+    fn name(&self) -> &str {
+        "waiting"
+    }
+
+    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
+        Ok(Loaded::Ready(self.0.clone()))
+    }
+}
+
+impl Executable for Waiting {
+    fn run(&self, _inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        self.started.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        while !context.cancel.is_cancelled() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.cancelled.store(context.cancel.is_cancelled(), Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Cancelled, "the run was cancelled"))
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_run_is_told_when_nobody_waits_for_it() {
+    for validate in [true, false] {
+        let engine = Arc::new(Waiting::default());
+        let runtime = PredictRuntime::default().with_engine(Arc::new(WaitingEngine(engine.clone())));
+        let context = SessionContext::new().with_predict(Arc::new(runtime));
+        let create =
+            format!("CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx' OPTIONS (validate {validate})");
+        let running = tokio::spawn(async move {
+            context.predict_sql(&create).await?;
+            context.predict_sql("SELECT predict('m', 1.0)").await // tried now, if it was not before
+        });
+        let until = |flag: fn(&Waiting) -> &AtomicBool| {
+            let engine = engine.clone();
+            async move {
+                let start = Instant::now();
+                while !flag(&engine).load(Ordering::SeqCst) {
+                    assert!(start.elapsed() < PATIENCE / 2, "validate {validate}: {engine:?}");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        until(|engine| &engine.started).await;
+        running.abort();
+        until(|engine| &engine.cancelled).await;
     }
 }
