@@ -348,7 +348,7 @@ impl Generator {
     fn of_aggregate(&mut self) -> String {
         let (from, scope) = self.from();
         let (alias, other) = (self.alias(&scope), self.alias(&scope));
-        let key = self.one_of(&["k", "a", "id"]);
+        let key = self.one_of(&["k", "id"]);
         let value = self.number(&Scope(vec![other]), 1);
         let below = format!(
             "SELECT {alias}.{key} AS k, sum({value}) AS a, min({alias}.b) AS b FROM {from} GROUP BY {alias}.{key}"

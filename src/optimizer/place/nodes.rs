@@ -9,7 +9,6 @@ use datafusion::physical_expr::{PhysicalExprRef, conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 /// `plan` over other children.
 pub(super) fn with_children(
@@ -29,21 +28,6 @@ pub(super) fn filter(conditions: &[PhysicalExprRef], plan: Arc<dyn ExecutionPlan
         return Ok(plan);
     }
     Ok(Arc::new(FilterExec::try_new(conjunction(conditions.iter().cloned()), plan)?))
-}
-
-/// `plan` with the column at `place` behind the others.
-pub(super) fn with_column_last(plan: Arc<dyn ExecutionPlan>, place: usize) -> Result<Arc<dyn ExecutionPlan>> {
-    let schema = plan.schema();
-    let width = schema.fields().len();
-    if place + 1 == width {
-        return Ok(plan);
-    }
-    let order = (0..width).filter(|other| *other != place).chain([place]);
-    let exprs = order.map(|place| {
-        let name = schema.field(place).name();
-        ProjectionExpr { expr: Arc::new(Column::new(name, place)), alias: name.clone() }
-    });
-    Ok(Arc::new(ProjectionExec::try_new(exprs.collect::<Vec<_>>(), plan)?))
 }
 
 /// `expr` with other expressions for its columns; `None` if there is none for one of them.
