@@ -34,7 +34,7 @@ pub(super) fn with_columns_of_from(plan: LogicalPlan) -> Result<Transformed<Logi
     let list = projection.schema.columns();
     let mut refused = false;
     let mut columns = Columns { exprs: projection.expr.clone(), list: &list };
-    let sorted = sort.expr.iter().cloned().map(|sort| {
+    let sorted = sort.expr.iter().map(|sort| {
         let expanded = sort.expr.clone().transform_up(|expr| {
             let Expr::ScalarFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
             if !has_wildcard(&Expr::ScalarFunction(call.clone())) {
