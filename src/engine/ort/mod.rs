@@ -2,6 +2,7 @@
 
 mod convert;
 mod library;
+mod message;
 mod provider;
 mod session;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use super::{CoreBudget, Device, Engine, LoadRequest, Loaded};
 use crate::error::{Error, Result, bail};
 use crate::model::Model;
+use message::RuntimeError;
 use session::OrtExecutable;
 
 pub use library::runtime_folder;
@@ -60,8 +62,8 @@ impl Engine for OrtEngine {
 }
 
 /// What ONNX Runtime says of a model that it refuses.
-fn refused(label: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    crate::error::error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(cause)
+fn refused(label: &str, cause: ort::Error) -> Error {
+    crate::error::error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(RuntimeError(cause))
 }
 
 /// A device that is named must be there.

@@ -8,6 +8,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
+use super::message::RuntimeError;
 use super::{convert, missing, provider, refused};
 use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext};
 use crate::error::{Error, Result, bail, error};
@@ -145,7 +146,7 @@ impl OrtExecutable {
     }
 
     fn failed(&self, cause: ort::Error) -> Error {
-        error!(EngineFailed, "model '{}': ONNX Runtime failed", self.label).with_source(cause)
+        error!(EngineFailed, "model '{}': ONNX Runtime failed", self.label).with_source(RuntimeError(cause))
     }
 }
 
