@@ -7,6 +7,7 @@
 mod generator;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
 
+use futures::FutureExt;
 use generator::{Form, Generated, Generator, Tables};
 
 /// How a query is run.
@@ -72,7 +74,9 @@ impl Session {
     async fn rows(&self, statements: &[String]) -> Result<Vec<String>, String> {
         let mut all = vec![];
         for sql in statements {
-            let batches = self.run(sql).await.map_err(|error| format!("{sql}: {}", error.strip_backtrace()))?;
+            let ran = AssertUnwindSafe(self.run(sql)).catch_unwind().await;
+            let ran = ran.map_err(|_| format!("{sql}: a panic, whose text stands above"))?;
+            let batches = ran.map_err(|error| format!("{sql}: {}", error.strip_backtrace()))?;
             if ["EXPLAIN", "CREATE", "PREPARE", "INSERT"].iter().any(|start| sql.starts_with(start)) {
                 continue; // plans differ, and the others give no rows
             }

@@ -190,6 +190,9 @@ impl Generator {
             let key = self.one_of(&["id", "k", "k", "g", "id"]);
             let other_key = if key == "g" { "g" } else { self.one_of(&["id", "k"]) };
             let mut on = format!("{other}.{other_key} = {alias}.{key}");
+            if self.chance(10) {
+                on = format!("{other}.{} < {alias}.{}", self.one_of(&["a", "b", "k"]), self.one_of(&["a", "b", "id"]));
+            }
             scope.0.push(alias.clone());
             if self.chance(20) {
                 let one = Scope(vec![if self.chance(50) { alias.clone() } else { other }]);

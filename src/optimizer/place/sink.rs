@@ -98,6 +98,21 @@ impl Scored {
         Ok(Self { plan: filter(&filters, self.plan.clone())?, places: self.places })
     }
 
+    /// With the columns at the places that they had before, all of which must be there, and the prediction behind them.
+    fn in_order(self) -> Result<Self> {
+        if self.places.iter().enumerate().all(|(before, now)| *now == Some(before)) {
+            return Ok(self);
+        }
+        let schema = self.plan.schema();
+        let columns = self.places.iter().flatten().map(|place| {
+            let name = schema.field(*place).name();
+            ProjectionExpr { expr: Arc::new(Column::new(name, *place)), alias: name.clone() }
+        });
+        let columns: Vec<_> = columns.collect();
+        let places = (0..columns.len()).map(Some).collect();
+        Ok(Self { plan: Arc::new(ProjectionExec::try_new(columns, self.plan)?), places })
+    }
+
     /// Without the columns that are not `needed`.
     fn narrowed(self, needed: &[bool]) -> Result<Self> {
         if needed.iter().all(|needed| *needed) {
@@ -232,7 +247,9 @@ impl<'a> Sinking<'a> {
         let plan = plan.clone();
         let Place { rows, filtered, build } = place;
         let build = move |placement| {
+            // Only of a hash join are keys and filter told where their columns are.
             let scored = build(placement)?;
+            let scored = if plan.is::<HashJoinExec>() { scored } else { scored.in_order()? };
             let scored_width = scored.plan.schema().fields().len();
             let joined = with_scored_side(&plan, side, &scored)?;
             // Where the columns of either side start among those that come out.

@@ -7,6 +7,7 @@ use datafusion::common::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExprRef, split_conjunction};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
@@ -49,6 +50,7 @@ impl FilteredPrediction {
             .map(|condition| with_columns(condition, &through))
             .collect::<Result<Option<Vec<_>>>>()?;
         let (predict, projection) = (predict.clone(), Some(projection.clone()));
+        let conditions = conditions.filter(|conditions| !conditions.iter().any(is_volatile));
         Ok(conditions.map(|conditions| Self { predict, conditions, projection }))
     }
 
@@ -58,8 +60,9 @@ impl FilteredPrediction {
         }
         let filter = plain_filter(plan)?;
         let predict = filter.input().downcast_ref::<PredictExec>()?.clone();
-        let conditions = split_conjunction(filter.predicate()).into_iter().cloned().collect();
-        Some(Self { predict, conditions, projection: None })
+        // What has another value each time is asked of each row that the join gives.
+        let conditions: Vec<_> = split_conjunction(filter.predicate()).into_iter().cloned().collect();
+        (!conditions.iter().any(is_volatile)).then_some(Self { predict, conditions, projection: None })
     }
 
     /// The plan with the prediction where it has the fewest rows over `input`; `original`, with `input`, if that is where
