@@ -33,6 +33,12 @@ struct Setting {
     place_by_rows: bool,
 }
 
+/// Faults of DataFusion's own that generated queries meet and that nothing fences: what the message holds, and what it is.
+const KNOWN_FAULTS: &[(&str, &str)] = &[(
+    "does not satisfy order requirements",
+    "a plan is refused whose sort key holds a function that WHERE compares with a constant",
+)];
+
 struct Session {
     context: SessionContext,
     models: bool,
@@ -93,10 +99,13 @@ impl Session {
 }
 
 /// DataFusion alone, without the rules that push filters to the wrong columns where both sides of a join have a column of
-/// one name (apache/datafusion#25244).
+/// one name (apache/datafusion#25244), and projections through joins that then read the wrong columns.
 fn plain(config: SessionConfig) -> SessionContext {
     let rules = PhysicalOptimizer::new().rules;
-    let rules = rules.into_iter().filter(|rule| !rule.name().starts_with("FilterPushdown")).collect();
+    let rules = rules
+        .into_iter()
+        .filter(|rule| !rule.name().starts_with("FilterPushdown") && rule.name() != "ProjectionPushdown");
+    let rules = rules.collect();
     let state = SessionStateBuilder::new().with_config(config).with_default_features();
     SessionContext::new_with_state(state.with_physical_optimizer_rules(rules).build())
 }
@@ -151,7 +160,13 @@ async fn check(seed: u64, runtime: &Arc<PredictRuntime>, folder: &Path) -> Resul
                 let what = format!("{} rows, expected {}; first difference {differing:?}", found.len(), expected.len());
                 return Err(fault(what));
             }
-            Err(error) => return Err(fault(error)),
+            Err(error) => match KNOWN_FAULTS.iter().find(|(text, _)| error.contains(text)) {
+                Some((_, what)) => {
+                    println!("seed {seed}: a known fault: {what}");
+                    return Ok(false);
+                }
+                None => return Err(fault(error)),
+            },
         }
     }
     Ok(true)

@@ -11,6 +11,7 @@ mod leaf_projections;
 mod map_keys;
 mod names;
 mod place;
+mod projection_pushdown;
 mod sort_wildcards;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use guard::GuardCalls;
 use leaf_projections::LeafProjections;
 use map_keys::ReadMapKeys;
 use place::PlacePredict;
+use projection_pushdown::ProjectionPushdown;
 
 /// Adds our analyzer rule.
 pub(crate) fn add_analyzer_rules(analyzer: &mut Analyzer) {
@@ -70,7 +72,11 @@ pub(crate) fn add_physical_optimizer_rules(optimizer: &mut PhysicalOptimizer) {
     // join has a projection or a dynamic filter yet.
     let place = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(rules.len());
     rules.insert(place, Arc::new(PlacePredict));
-    for rule in rules.iter_mut().filter(|rule| UnambiguousFilterPushdown::fences(rule.name())) {
-        *rule = Arc::new(UnambiguousFilterPushdown::new(rule.clone()));
+    for rule in rules.iter_mut() {
+        if UnambiguousFilterPushdown::fences(rule.name()) {
+            *rule = Arc::new(UnambiguousFilterPushdown::new(rule.clone()));
+        } else if ProjectionPushdown::fences(rule.name()) {
+            *rule = Arc::new(ProjectionPushdown::new(rule.clone()));
+        }
     }
 }
