@@ -12,8 +12,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, TableReference, plan_err};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    DmlStatement, EmptyRelation, Explain, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Projection, TableScan,
-    WriteOp, lit,
+    DmlStatement, EmptyRelation, Explain, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Projection,
+    TableScan, WriteOp, lit,
 };
 
 /// `plan` so that DataFusion changes the rows that the statement means, if it is DELETE or UPDATE; or, if it is EXPLAIN
@@ -60,6 +60,7 @@ fn normalized(dml: &DmlStatement) -> Result<Option<LogicalPlan>> {
         return Ok(Some(nothing.build()?));
     };
     let mut input = Arc::new(LogicalPlan::TableScan(rows.scan));
+    let table = input.schema().clone();
     if let Some(condition) = conjunction(rows.conditions) {
         input = Arc::new(LogicalPlan::Filter(Filter::try_new(condition, input)?));
     }
@@ -68,8 +69,17 @@ fn normalized(dml: &DmlStatement) -> Result<Option<LogicalPlan>> {
         let values = fields.map(|(qualifier, field)| {
             let column = Column::new(qualifier.cloned(), field.name());
             match rows.columns.get(&column) {
-                // DataFusion takes what has the column's name and is not the column itself for a new value.
-                Some(value) => Ok(value.clone().unalias_nested().data.alias(field.name())),
+                // DataFusion takes what has the column's name and is not the column itself for a new value. It adds the cast
+                // to the column's type before it knows the value's own, such as that of a CASE of several types.
+                Some(value) => {
+                    let value = value.clone().unalias_nested().data;
+                    let target = dml.target.schema();
+                    let value = match target.field_with_name(field.name()) {
+                        Ok(field) => value.cast_to(field.data_type(), &table)?,
+                        Err(_) => value,
+                    };
+                    Ok(value.alias(field.name()))
+                }
                 None => plan_err!("UPDATE of '{}': its column '{}' is not known", dml.table_name, field.name()),
             }
         });
