@@ -21,9 +21,9 @@ pub struct PredictConfig {
     pub batch_size: usize,
     /// The engine that runs models: `native`, `onnxruntime` or another by its name; `auto` is the first that can.
     pub engine: String,
-    /// Whether calls become nodes of the plan that score each row once; off, they stay functions.
+    /// Lifts calls into nodes of the plan, which score each row once. When it is off, calls stay functions.
     pub extract: bool,
-    /// Whether such a node is moved to the side of a join where fewer rows are scored.
+    /// Moves such a node below joins, where fewer rows are scored there.
     pub place_by_rows: bool,
     /// Memory that loaded models may take before the least recently used are unloaded, such as `2g`; 0 is no limit. It
     /// belongs to the process: the session whose statement came last decides.

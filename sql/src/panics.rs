@@ -9,7 +9,7 @@ use datafusion::common::exec_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
 use futures::FutureExt;
 
-/// Where the last panic was, which what is caught does not say.
+/// File and line of the last panic. A caught panic carries its message only, so the hook notes its place here.
 static LAST_PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps panics from writing over the screen; with `RUST_BACKTRACE` they are printed as ever.
@@ -27,7 +27,7 @@ pub(crate) async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(error(panic.as_ref())))
 }
 
-/// What is said of a panic.
+/// The error that tells a user of a panic: its place, its message, and that the session goes on.
 pub(crate) fn error(panic: &(dyn Any + Send)) -> DataFusionError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let place = LAST_PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -77,7 +77,8 @@ pub(crate) fn version_number(text: &str) -> Option<u64> {
     text.strip_prefix(['v', 'V']).unwrap_or(text).parse().ok()
 }
 
-/// Whether `text` is the place of a model's file rather than its name, which may end in `.onnx`, too.
+/// True for what looks like a model's file or URL, as in `predict('model.onnx', …)`. A model's name may end in `.onnx`, too, so
+/// this only explains a name that is not known.
 pub(super) fn looks_like_file(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     text.contains("://") || [".onnx", ".ort", ".pkl", ".joblib", ".pt", ".pth"].iter().any(|end| lower.ends_with(end))

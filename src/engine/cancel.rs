@@ -69,7 +69,7 @@ impl CancelToken {
 pub struct CancelOnDrop(CancelToken);
 
 impl CancelOnDrop {
-    /// What it cancels.
+    /// The token that is cancelled when this is dropped.
     pub fn token(&self) -> &CancelToken {
         &self.0
     }

@@ -202,7 +202,7 @@ const TOTAL: &[&str] = &[
 const PARTIAL_ON_INTEGERS: [&str; 7] =
     ["ArrayFeatureExtractor", "Div", "Pow", "Reciprocal", "Reshape", "Slice", "Split"];
 
-/// Whether the graph gives a value for any row of floats.
+/// True if no row of floats can make a run fail: each operator has a value for any input, integers among them.
 pub(super) fn is_total(graph: &GraphProto) -> bool {
     const FLOATS: [i64; 4] = [1, 10, 11, 16]; // float, float16, double, bfloat16
     let makes_integers = |node: &NodeProto| {

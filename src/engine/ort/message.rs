@@ -1,4 +1,4 @@
-//! What ONNX Runtime says, without the places in its own sources.
+//! Error messages of ONNX Runtime, cleaned for users: without the C++ file, line and function that many begin with.
 
 use std::fmt;
 
