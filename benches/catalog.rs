@@ -27,6 +27,7 @@ fn version(i: u64) -> Change {
         returns: Some("FixedSizeList(2 x Float32)".into()),
     };
     let record = VersionRecord {
+        ready: None,
         uri: format!("s3://models/training/2026/{i}/model_{model}.onnx"),
         sha256: format!("{i:064x}"),
         size: 1 << 20,

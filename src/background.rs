@@ -1,8 +1,7 @@
 //! A small runtime of our own for what waits for a network.
 //!
-//! Planning is synchronous, and may need a model that is not loaded yet: a thread of the caller's runtime then waits,
-//! which must not be the one that the answer needs. So what others may wait for (a lock, a cell that is being filled) is
-//! only ever held by tasks of this runtime. Connections outlive the runtime of a single query, too.
+//! Connections outlive the runtime of a single query, so they belong to this one. A lock of the catalog is only ever held by
+//! its tasks: who waits for it does not depend on a runtime of the caller's that may be busy.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -55,8 +54,8 @@ pub(crate) async fn finish<T: Send + 'static>(work: impl Future<Output = Result<
     join(handle()?.spawn(work)).await
 }
 
-/// As [`finish`], and waits for it on this thread.
-pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+/// As [`finish`], and waits for it on this thread: only where a synchronous interface leaves no choice.
+pub(crate) fn block_on<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     handle()?.spawn(async move { sender.send(work.await) });
     receiver.recv().unwrap_or_else(|cause| Err(failed(cause)))

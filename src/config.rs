@@ -9,6 +9,7 @@ use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions}
 use datafusion::config::ConfigOptions;
 use datafusion_predict_udfs::nearest;
 
+use crate::catalog::ModelHandle;
 use crate::engine::CancelToken;
 use crate::error::{Result, bail, error};
 
@@ -25,13 +26,9 @@ pub struct PredictConfig {
     pub extract: bool,
     /// Moves such a node below joins, where fewer rows are scored there.
     pub place_by_rows: bool,
-    /// Memory that loaded models may take before the least recently used are unloaded, such as `2g`; 0 is no limit. It
-    /// belongs to the process: the session whose statement came last decides.
-    pub model_memory: ByteSize,
-    /// Disk that models fetched from afar may take, before the least recently used are removed.
-    pub cache_size: ByteSize,
-    /// The largest file of a model that is fetched from afar.
-    pub download_limit: ByteSize,
+    /// Bytes of features and predictions that one prediction of a query may have under way, over all its partitions, such as
+    /// `512m`. Batches are made smaller to fit; one row always runs.
+    pub bytes_in_flight: ByteSize,
     /// Ends the calls of the session's queries that are made as functions. No option: see `PredictSql::cancel_calls_with`.
     pub(crate) cancel: CancelToken,
     /// The names that `engine` can have; any, if none were registered.
@@ -42,12 +39,10 @@ impl Default for PredictConfig {
     fn default() -> Self {
         Self {
             batch_size: 0,
-            engine: Self::AUTO.to_owned(),
+            engine: ModelHandle::AUTO.to_owned(),
             extract: true,
             place_by_rows: true,
-            model_memory: ByteSize(0),
-            cache_size: ByteSize(10 << 30),
-            download_limit: ByteSize(8 << 30),
+            bytes_in_flight: ByteSize(256 << 20),
             cancel: CancelToken::default(),
             engines: Arc::new([]),
         }
@@ -59,18 +54,13 @@ impl ConfigExtension for PredictConfig {
 }
 
 impl PredictConfig {
-    /// The engine's name that leaves the choice to the model.
-    pub(crate) const AUTO: &str = "auto";
-
     /// The options, each with what it does.
-    const OPTIONS: [(&str, &str); 7] = [
+    const OPTIONS: [(&str, &str); 5] = [
         ("batch_size", "Rows for each run of a model; 0 leaves the choice to the model"),
         ("engine", "The engine that runs models: native, onnxruntime or another; auto is the first that can"),
         ("extract", "Whether calls become nodes of the plan that score each row once; off, they stay functions"),
         ("place_by_rows", "Whether such a node is moved to the side of a join where fewer rows are scored"),
-        ("model_memory", "Memory that loaded models may take before some are unloaded; 0 is no limit"),
-        ("cache_size", "Disk that models fetched from afar may take before some are removed"),
-        ("download_limit", "The largest file of a model that is fetched from afar"),
+        ("bytes_in_flight", "Bytes of features and predictions that one prediction of a query may have under way"),
     ];
 
     /// The session's options, or the defaults where none were registered.
@@ -89,9 +79,7 @@ impl PredictConfig {
             "engine" => self.engine.clone(),
             "extract" => self.extract.to_string(),
             "place_by_rows" => self.place_by_rows.to_string(),
-            "model_memory" => self.model_memory.to_string(),
-            "cache_size" => self.cache_size.to_string(),
-            "download_limit" => self.download_limit.to_string(),
+            "bytes_in_flight" => self.bytes_in_flight.to_string(),
             _ => return None,
         })
     }
@@ -113,9 +101,12 @@ impl PredictConfig {
             "engine" => self.engine = self.known_engine(value)?,
             "extract" => self.extract = yes_or_no()?,
             "place_by_rows" => self.place_by_rows = yes_or_no()?,
-            "model_memory" => self.model_memory = bytes()?,
-            "cache_size" => self.cache_size = bytes()?,
-            "download_limit" => self.download_limit = bytes()?,
+            "bytes_in_flight" => self.bytes_in_flight = bytes()?,
+            "model_memory" | "cache_size" | "download_limit" => bail!(
+                InvalidOption,
+                "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime",
+                option.replace('_', "-")
+            ),
             unknown => {
                 let names = Self::OPTIONS.map(|(name, _)| name);
                 match nearest(unknown, names) {
@@ -133,7 +124,7 @@ impl PredictConfig {
     }
 
     fn known_engine(&self, name: &str) -> Result<String> {
-        let known = std::iter::once(Self::AUTO).chain(self.engines.iter().map(String::as_str));
+        let known = std::iter::once(ModelHandle::AUTO).chain(self.engines.iter().map(String::as_str));
         let known: Vec<_> = known.collect();
         match known.iter().find(|known| known.eq_ignore_ascii_case(name)) {
             Some(known) => Ok((*known).to_owned()),
@@ -218,7 +209,8 @@ mod tests {
             ("engine", "tensorflow", "predict.engine is 'tensorflow': expected auto, native, onnxruntime"),
             ("batch_size", "a", "expected a number of rows, or 0 to leave the choice to the model"),
             ("extract", "maybe", "expected true or false"),
-            ("cache_size", "big", "expected a number of bytes with k, m, g or t, such as 512m"),
+            ("bytes_in_flight", "big", "expected a number of bytes with k, m, g or t, such as 512m"),
+            ("cache_size", "1g", "start the shell with --cache-size"),
             ("bach_size", "1", "did you mean predict.batch_size?"),
             ("colour", "red", "there are predict.batch_size, predict.engine"),
         ] {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 
@@ -11,13 +12,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// What went wrong, and what caused it. [`Error::kind`] tells the situations apart.
-#[derive(Debug)]
+///
+/// A clone is for another who waited for the same thing.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
-    source: Option<Source>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
     /// What follows message and source.
     note: Option<String>,
+    /// The version of a model that it is about, where something can be done about that.
+    subject: Option<String>,
 }
 
 /// The situation that a user is in.
@@ -52,6 +57,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A run took longer than the model's option `max_run` allows.
     RunTooLong,
+    /// The types of a model's calls are known once it is loaded, and it is not yet.
+    NotLoaded,
     /// A statement of ours that can't be parsed or run.
     InvalidStatement,
     /// A catalog is damaged, or of a newer format.
@@ -61,7 +68,7 @@ pub enum ErrorKind {
 impl Error {
     /// An error of a kind; `message` names the model and what was expected and found, in lower case, without full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, note: None }
+        Self { kind, message: message.into(), source: None, note: None, subject: None }
     }
 
     /// The situation.
@@ -74,6 +81,18 @@ impl Error {
     pub(crate) fn of_model(mut self, label: &str) -> Self {
         self.message = format!("model '{label}': {}", self.message);
         self
+    }
+
+    /// Remembers which version of a model it is about, which its text says already.
+    #[must_use]
+    pub(crate) fn about(mut self, label: &str) -> Self {
+        self.subject = Some(label.to_owned());
+        self
+    }
+
+    /// The version of a model that it is about, if that is known.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 
     /// Says which catalog it is about.
@@ -102,7 +121,7 @@ impl Error {
     /// Names the cause, whose text is part of this error's.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

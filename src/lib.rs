@@ -27,11 +27,11 @@ mod catalog;
 mod config;
 mod engine;
 mod error;
-mod loader;
 mod model;
 mod optimizer;
 mod plan;
 mod predictor;
+mod registry;
 mod resolver;
 mod runtime;
 mod session;
@@ -42,18 +42,20 @@ mod tensor;
 
 pub use catalog::{
     CatalogSnapshot, Change, Committed, DEFAULT_ALIAS, Feature, HistoryEntry, Interface, ModelCatalog, ModelEntry,
-    ModelFiles, ModelReference, ModelVersion, ObjectStoreCatalog, TensorNote, Traffic, VersionRecord, VersionReference,
+    ModelFiles, ModelHandle, ModelReference, ModelVersion, ObjectStoreCatalog, Readiness, TensorNote, Traffic,
+    VersionRecord, VersionReference,
 };
 pub use config::{ByteSize, PredictConfig};
 pub use engine::ort::{OrtEngine, runtime_folder};
 pub use engine::{
-    CancelOnDrop, CancelToken, Columnar, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded, NativeEngine,
-    RunContext,
+    CancelOnDrop, CancelToken, Columnar, CoreBudget, Cores, Device, Engine, Executable, LoadRequest, Loaded,
+    NativeEngine, RunContext,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
-pub use plan::{Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};
+pub use plan::{LoadModelsExec, Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};
 pub use predictor::Predictor;
+pub use registry::RegisteredModel;
 pub use runtime::PredictRuntime;
 pub use session::{PredictExt, PredictSql};
 pub use statement::{CreateModel, CreateOptions, PredictStatement, parse_sql, run_statement};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::{ModelResolver, Resolved, ScoringModel};
 
-use crate::catalog::{CatalogSnapshot, ModelReference};
+use crate::catalog::{CatalogSnapshot, ModelHandle, ModelReference};
+use crate::registry::RegisteredModel;
 use crate::runtime::PredictRuntime;
 
 /// Resolves names from the catalog's last snapshot, or from the one that a query is pinned to.
@@ -25,16 +26,20 @@ impl CatalogResolver {
 impl ModelResolver for CatalogResolver {
     fn resolve(&self, name: &str) -> DFResult<Resolved> {
         let snapshot = self.pinned.clone().unwrap_or_else(|| self.runtime.catalog().snapshot());
-        let load = |version| -> DFResult<Arc<dyn ScoringModel>> { Ok(self.runtime.loader().load_blocking(version)?) };
+        let registry = self.runtime.registry();
+        let model = |version| -> DFResult<Arc<dyn ScoringModel>> {
+            let handle = registry.handle(version, ModelHandle::AUTO)?;
+            Ok(Arc::new(RegisteredModel::new(handle, registry.clone())))
+        };
         let called = snapshot.called(name)?;
         if let [(only, _)] = called.as_slice() {
-            return load(only).map(Resolved::Model);
+            return model(only).map(Resolved::Model);
         }
-        let model = snapshot.model(&name.parse::<ModelReference>()?.name)?;
+        let entry = snapshot.model(&name.parse::<ModelReference>()?.name)?;
         Ok(Resolved::Split {
-            name: model.name.clone(),
-            by: model.traffic.as_ref().and_then(|traffic| traffic.by.clone()),
-            shares: called.into_iter().map(|(version, share)| Ok((load(version)?, share))).collect::<DFResult<_>>()?,
+            name: entry.name.clone(),
+            by: entry.traffic.as_ref().and_then(|traffic| traffic.by.clone()),
+            shares: called.into_iter().map(|(version, share)| Ok((model(version)?, share))).collect::<DFResult<_>>()?,
         })
     }
 

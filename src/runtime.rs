@@ -5,24 +5,33 @@ use std::sync::Arc;
 
 use crate::background;
 use crate::catalog::{
-    Change, Committed, Interface, ModelCatalog, ModelVersion, ObjectStoreCatalog, VersionRecord, VersionReference,
+    Change, Committed, Interface, ModelCatalog, ModelHandle, ModelVersion, ObjectStoreCatalog, VersionRecord,
+    VersionReference,
 };
+use crate::config::ByteSize;
 use crate::engine::ort::OrtEngine;
 use crate::engine::{CoreBudget, Engine, NativeEngine};
 use crate::error::{Result, bail};
-use crate::loader::ModelLoader;
 use crate::model::{Model, ModelOptions};
 use crate::predictor::{Predictor, PredictorSource};
+use crate::registry::{Limits, ModelRegistry, RegisteredModel};
 use crate::source::{self, Fetched};
 use crate::statement::CreateModel;
 use crate::storage::StorageOptions;
 use crate::tensor::InputEncoder;
 
 /// The models of a process and the engines that run them. Sessions may share one.
+///
+/// What models may take of the machine is set here, for all sessions.
+///
+/// ```
+/// # use datafusion_predict::PredictRuntime;
+/// let runtime = PredictRuntime::default().with_model_memory(2 << 30).with_cache_size(20 << 30);
+/// ```
 #[derive(Debug)]
 pub struct PredictRuntime {
     catalog: Arc<dyn ModelCatalog>,
-    loader: Arc<ModelLoader>,
+    registry: Arc<ModelRegistry>,
 }
 
 impl Default for PredictRuntime {
@@ -38,39 +47,65 @@ impl PredictRuntime {
         let cores = Arc::new(CoreBudget::default());
         let engines: [Arc<dyn Engine>; 2] =
             [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
-        Self::of(Arc::new(ObjectStoreCatalog::in_memory()), Arc::new(engines), cores, None)
+        let catalog = Arc::new(ObjectStoreCatalog::in_memory());
+        Self::of(catalog, Arc::new(engines), cores, Limits::default())
     }
 
     fn of(
         catalog: Arc<dyn ModelCatalog>,
         engines: Arc<[Arc<dyn Engine>]>,
         cores: Arc<CoreBudget>,
-        cache_folder: Option<PathBuf>,
+        limits: Limits,
     ) -> Self {
-        let mut loader = ModelLoader::new(catalog.clone(), engines, cores);
-        loader.cache_folder = cache_folder;
-        Self { catalog, loader: Arc::new(loader) }
+        let registry = Arc::new(ModelRegistry::new(catalog.clone(), engines, cores, limits));
+        Self { catalog, registry }
+    }
+
+    fn with_limits(self, change: impl FnOnce(&mut Limits)) -> Self {
+        let (engines, cores) = (self.registry.engines().clone(), self.registry.cores().clone());
+        let mut limits = self.registry.limits().clone();
+        change(&mut limits);
+        Self::of(self.catalog, engines, cores, limits)
     }
 
     /// Keeps the models in `catalog`.
     #[must_use]
     pub fn with_catalog(self, catalog: Arc<dyn ModelCatalog>) -> Self {
-        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
-        Self::of(catalog, engines, cores, self.loader.cache_folder.clone())
-    }
-
-    /// Keeps what is fetched from afar in `folder`, instead of the user's cache folder.
-    #[must_use]
-    pub fn with_cache_folder(self, folder: PathBuf) -> Self {
-        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
-        Self::of(self.catalog, engines, cores, Some(folder))
+        let (engines, cores) = (self.registry.engines().clone(), self.registry.cores().clone());
+        Self::of(catalog, engines, cores, self.registry.limits().clone())
     }
 
     /// Prefers `engine` for the models that it accepts.
     #[must_use]
     pub fn with_engine(self, engine: Arc<dyn Engine>) -> Self {
-        let engines = std::iter::once(engine).chain(self.loader.engines().iter().cloned()).collect();
-        Self::of(self.catalog, engines, self.loader.cores().clone(), self.loader.cache_folder.clone())
+        let engines = std::iter::once(engine).chain(self.registry.engines().iter().cloned()).collect();
+        Self::of(self.catalog, engines, self.registry.cores().clone(), self.registry.limits().clone())
+    }
+
+    /// Keeps what is fetched from afar in `folder`, instead of the user's cache folder.
+    #[must_use]
+    pub fn with_cache_folder(self, folder: PathBuf) -> Self {
+        self.with_limits(|limits| limits.cache_folder = Some(folder))
+    }
+
+    /// Lets loaded models take `bytes` of memory, about, before the least recently used are unloaded. 0, the default, is no
+    /// limit.
+    #[must_use]
+    pub fn with_model_memory(self, bytes: u64) -> Self {
+        self.with_limits(|limits| limits.model_memory = ByteSize(bytes))
+    }
+
+    /// Lets files that were fetched from afar take `bytes` of the disk before the least recently used are removed; 10 GiB
+    /// unless it is called.
+    #[must_use]
+    pub fn with_cache_size(self, bytes: u64) -> Self {
+        self.with_limits(|limits| limits.cache_size = ByteSize(bytes))
+    }
+
+    /// Refuses to fetch a file of more than `bytes`; 8 GiB unless it is called.
+    #[must_use]
+    pub fn with_download_limit(self, bytes: u64) -> Self {
+        self.with_limits(|limits| limits.download_limit = ByteSize(bytes))
     }
 
     /// Where the models are kept.
@@ -78,8 +113,8 @@ impl PredictRuntime {
         &self.catalog
     }
 
-    pub(crate) fn loader(&self) -> &Arc<ModelLoader> {
-        &self.loader
+    pub(crate) fn registry(&self) -> &Arc<ModelRegistry> {
+        &self.registry
     }
 
     /// Reads the model at `uri` and makes it ready. `features` names its features; empty, its own names are taken.
@@ -158,7 +193,7 @@ impl PredictRuntime {
         given: Vec<String>,
         storage: &StorageOptions,
     ) -> Result<(Arc<Model>, Vec<String>)> {
-        let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.loader.cache());
+        let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.registry.cache());
         let read = background::run(async move {
             let Fetched { uri, path, features } = source::fetch(&uri, &storage, &cache).await?;
             let model = background::blocking(move || Model::read_file(&uri, &path)).await?;
@@ -183,8 +218,8 @@ impl PredictRuntime {
         engine: &str,
     ) -> Result<Arc<Predictor>> {
         let source = PredictorSource { label: label.to_owned(), model, features, options, engine: engine.to_owned() };
-        let (engines, cores) = (self.loader.engines().clone(), self.loader.cores().clone());
-        background::cancellable(move |cancel| Predictor::load(source, &engines, &cores, cancel)).await
+        let engines = self.registry.engines().clone();
+        background::cancellable(move |cancel| Predictor::load(source, &engines, cancel)).await
     }
 
     /// Copies the files, where they are to be kept; then the version is there, and not before.
@@ -207,17 +242,8 @@ impl PredictRuntime {
             Some(predictor) => Interface::of(predictor),
             None => Interface::declared(&model, &features),
         };
-        let record = VersionRecord {
-            uri,
-            sha256: model.sha256().to_owned(),
-            size: model.size(),
-            external_files: files.as_ref().map(|files| files.external.clone()).unwrap_or_default(),
-            copied,
-            names_given: !features.is_empty(),
-            options,
-            producer: model.metadata().producer.clone(),
-            opset: model.metadata().opsets_line(),
-        };
+        let ready = predictor.as_ref().map(|predictor| predictor.readiness());
+        let record = VersionRecord { ready, ..record_of(&model, uri, copied, !features.is_empty(), options) };
         let change = Change::Create {
             model: name.clone(),
             record: Box::new(record),
@@ -239,16 +265,51 @@ impl PredictRuntime {
             bail!(InvalidCatalog, "model '{name}': the catalog does not say which version it made");
         };
         let version = snapshot.version(name, &VersionReference::Number(number))?.clone();
+        let engine = predictor.as_ref().map_or(ModelHandle::AUTO, |predictor| predictor.chosen());
         if !copied {
             // An alias of MLflow's was resolved; what is secret is in the statement alone.
             let secret = source::holds_secrets(&create.uri);
             let uri = if secret { &create.uri } else { &version.record.uri };
-            self.loader.remember(&version, uri, &create.options.storage);
+            self.registry.remember(&version, uri, &create.options.storage);
         }
-        if let Some(predictor) = predictor {
-            self.loader.insert(&version, Arc::new(predictor.labelled(version.label())));
+        if let Some(predictor) = &predictor {
+            let handle = self.registry.handle(&version, engine)?;
+            self.registry.insert(&handle, Arc::new(predictor.labelled(version.label())));
         }
         Ok(version)
+    }
+
+    /// The model of a function `name` that no catalog knows: the one that was [loaded](Self::load).
+    pub(crate) fn function_model(&self, name: &str, predictor: Arc<Predictor>) -> Result<Arc<RegisteredModel>> {
+        let model = predictor.model();
+        let names_given = !predictor.given_features().is_empty();
+        let options = predictor.options().clone();
+        let ready = Some(predictor.readiness());
+        let record = VersionRecord { ready, ..record_of(model, absolute(model.uri()), false, names_given, options) };
+        let interface = Arc::new(Interface::of(&predictor));
+        let handle =
+            ModelHandle::new(name.to_owned(), None, Arc::new(record), interface, predictor.chosen().to_owned());
+        let Some(handle) = handle.map(Arc::new) else {
+            bail!(InvalidOutput, "function '{name}': its predictions are of a type that can't be planned");
+        };
+        self.registry.insert(&handle, predictor);
+        Ok(Arc::new(RegisteredModel::new(handle, self.registry.clone())))
+    }
+}
+
+/// What is recorded of `model`, which is not ready to run yet.
+fn record_of(model: &Model, uri: String, copied: bool, names_given: bool, options: ModelOptions) -> VersionRecord {
+    VersionRecord {
+        uri,
+        sha256: model.sha256().to_owned(),
+        size: model.size(),
+        external_files: model.files().map(|files| files.external).unwrap_or_default(),
+        copied,
+        names_given,
+        options,
+        producer: model.metadata().producer.clone(),
+        opset: model.metadata().opsets_line(),
+        ready: None,
     }
 }
 

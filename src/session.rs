@@ -34,7 +34,7 @@ pub trait PredictExt: Sized {
 impl PredictExt for SessionStateBuilder {
     fn with_predict(mut self, runtime: Arc<PredictRuntime>) -> Self {
         let mut config = self.config().take().unwrap_or_default();
-        let engines = runtime.loader().engines();
+        let engines = runtime.registry().engines();
         let options = PredictConfig::of(config.options()).with_engines(engines.iter().map(|engine| engine.name()));
         config = config.with_option_extension(options);
         *self.config() = Some(config.with_extension(runtime.clone()));
@@ -53,8 +53,8 @@ impl PredictExt for SessionStateBuilder {
         add_physical_optimizer_rules(self.physical_optimizers().get_or_insert_with(PhysicalOptimizer::new));
         let planner = match self.query_planner().take() {
             Some(planner) if (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>() => planner,
-            Some(planner) => Arc::new(PredictQueryPlanner::new(planner)),
-            None => Arc::new(PredictQueryPlanner::new(Arc::new(PlainPlanner))),
+            Some(planner) => PredictQueryPlanner::new(planner),
+            None => PredictQueryPlanner::new(Arc::new(PlainPlanner)),
         };
         *self.query_planner() = Some(planner);
         let factory = OnnxFunctionFactory::new(runtime, self.function_factory().take());

@@ -102,6 +102,7 @@ impl ObjectStore for CountingStore {
 
 fn record(sha256: &str) -> Box<VersionRecord> {
     Box::new(VersionRecord {
+        ready: None,
         uri: "m.onnx".into(),
         sha256: sha256.into(),
         size: 1,
@@ -230,45 +231,48 @@ async fn others_versions_are_seen_between_queries_and_loaded_when_called() {
 #[tokio::test(flavor = "multi_thread")]
 async fn models_are_unloaded_over_the_limit() {
     let folder = tempfile::tempdir().expect("a folder");
-    let context = session(ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog"));
-    for name in ["a", "b", "c"] {
-        let sql = format!("CREATE MODEL {name} FROM 'tests/models/sklearn/diabetes_forest.onnx'");
-        context.predict_sql(&sql).await.expect("a model");
-    }
-    let loaded = async || -> BTreeSet<String> {
-        let sql = "SELECT model FROM predict.versions WHERE bytes_in_memory > 0";
-        let batches = context.predict_sql(sql).await.expect("a plan").collect().await.expect("rows");
+    let uri = folder.path().to_str().expect("a path");
+    let context = async |model_memory| {
+        let catalog = Arc::new(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+        let runtime = PredictRuntime::default().with_catalog(catalog).with_model_memory(model_memory);
+        SessionContext::new().with_predict(Arc::new(runtime))
+    };
+    let loaded = async |context: &SessionContext| -> BTreeSet<String> {
+        let batches = context.predict_sql("SELECT model FROM predict.loaded").await.expect("a plan");
+        let batches = batches.collect().await.expect("rows");
         batches
             .iter()
             .flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned))
             .collect()
     };
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(loaded().await, set(&["a", "b", "c"]));
-    context.predict_sql("SET predict.model_memory = '1k'").await.expect("a limit");
     let call = |name| format!("SELECT CAST(predict('{name}', 0.,0.,0.,0.,0.,0.,0.,0.,0.,0.) AS DOUBLE)");
-    let before = number(&context, &call("a")).await.expect("a prediction");
-    // One that is loaded is not unloaded by its own call; the next that is loaded makes room.
-    context
-        .predict_sql("CREATE OR REPLACE MODEL b FROM 'tests/models/sklearn/diabetes_forest.onnx'")
-        .await
-        .expect("a version");
-    assert_eq!(loaded().await, set(&["b"]));
-    assert_eq!(number(&context, &call("a")).await.expect("a prediction"), before);
-    assert_eq!(loaded().await, set(&["a"]));
-    context.predict_sql("SET predict.model_memory = '1g'").await.expect("a limit");
-    number(&context, &call("c")).await.expect("a prediction");
-    assert_eq!(loaded().await, set(&["a", "c"]));
-    // With room for two, those that a query calls stay, and the one that is idle goes.
+
+    let all = context(0).await;
+    for name in ["a", "b", "c"] {
+        let sql = format!("CREATE MODEL {name} FROM 'tests/models/sklearn/diabetes_forest.onnx'");
+        all.predict_sql(&sql).await.expect("a model");
+    }
+    assert_eq!(loaded(&all).await, set(&["a", "b", "c"]));
+    let before = number(&all, &call("a")).await.expect("a prediction");
     // They are the same file, whose weights they share.
     let size =
         "SELECT 2.5 * CAST(max(bytes_in_memory) AS DOUBLE) - 1.5 * CAST(max(size) AS DOUBLE) FROM predict.versions";
-    let two = number(&context, size).await.expect("a size");
-    context.predict_sql(&format!("SET predict.model_memory = '{}'", two as u64)).await.expect("a limit");
+    let two = number(&all, size).await.expect("a size");
+
+    // One that is loaded is not unloaded by its own call; the next that is loaded makes room.
+    let one = context(1024).await;
+    for name in ["b", "a"] {
+        assert_eq!(number(&one, &call(name)).await.expect("a prediction"), before);
+        assert_eq!(loaded(&one).await, set(&[name]));
+    }
+    // With room for two, those that a query calls stay, and the one that is idle goes.
+    let room = context(two as u64).await;
+    number(&room, &call("c")).await.expect("a prediction");
     let both =
         format!("SELECT {} - {}", call("a").trim_start_matches("SELECT "), call("b").trim_start_matches("SELECT "));
-    number(&context, &both).await.expect("two predictions");
-    assert_eq!(loaded().await, set(&["a", "b"]));
+    number(&room, &both).await.expect("two predictions");
+    assert_eq!(loaded(&room).await, set(&["a", "b"]));
 }
 
 /// Calls of the model in one statement.
@@ -372,7 +376,7 @@ async fn damage_is_said_and_what_can_be_read_is_read() {
     // The log and the marker are not.
     for (path, text, expected) in [
         ("catalog.json", "", "catalog 'test': catalog.json is damaged"),
-        ("catalog.json", r#"{"format":2}"#, "catalog.json has format 2, which is newer than this program reads (1)"),
+        ("catalog.json", r#"{"format":3}"#, "catalog.json has format 3, which is newer than this program reads (2)"),
         ("log/00000000000000000066.json", "{\"format\":1", "log/00000000000000000066.json is damaged"),
         ("log/00000000000000000066.json", r#"{"format":3,"actions":"other"}"#, "66.json has format 3, which is newer"),
         (

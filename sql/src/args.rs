@@ -6,6 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser};
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
+use datafusion_predict::ByteSize;
 
 /// SQL with machine-learning models, on Apache DataFusion.
 ///
@@ -46,8 +47,20 @@ pub(crate) struct Args {
     pub onnxruntime: Option<PathBuf>,
 
     /// How much memory queries may take, such as 512m or 4g
-    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory_limit: Option<usize>,
+
+    /// How much memory loaded models may take before the least recently used are unloaded; 0 is no limit
+    #[arg(long, value_name = "SIZE", default_value = "0", env = "DATAFUSION_PREDICT_MODEL_MEMORY")]
+    pub model_memory: ByteSize,
+
+    /// How much of the disk models that were fetched from afar may take before some are removed
+    #[arg(long, value_name = "SIZE", default_value = "10g", env = "DATAFUSION_PREDICT_CACHE_SIZE")]
+    pub cache_size: ByteSize,
+
+    /// The largest file of a model that is fetched from afar
+    #[arg(long, value_name = "SIZE", default_value = "8g", env = "DATAFUSION_PREDICT_DOWNLOAD_LIMIT")]
+    pub download_limit: ByteSize,
 
     /// Colors in the shell
     #[arg(long, default_value = "auto", value_name = "WHEN")]
@@ -116,22 +129,12 @@ fn format_parser() -> impl TypedValueParser<Value = PrintFormat> {
     PossibleValuesParser::new(names).map(|name| format_of(&name).expect("the parser takes these names only"))
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(digits);
-    let shift = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err("expected a number of bytes with k, m, g or t, such as 512m".to_owned()),
-    };
-    let number: usize = number.parse().map_err(|_| "expected a number, such as 512m".to_owned())?;
-    match number.checked_mul(1 << shift) {
-        Some(size) if size > 0 => Ok(size),
-        _ => Err("expected a size that this machine can address".to_owned()),
+/// A number of bytes that this machine can address, and more than none.
+fn parse_memory(text: &str) -> Result<usize, String> {
+    let ByteSize(bytes) = text.parse()?;
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("expected a size that this machine can address, from 1 on".to_owned()),
     }
 }
 
@@ -150,12 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("512"), Ok(512));
-        assert_eq!(parse_size("2 K"), Ok(2048));
-        assert_eq!(parse_size("4GiB"), Ok(4 << 30));
-        for wrong in ["", "g", "-1g", "1x", "0", "99999999999t"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
+    fn memory_is_more_than_none() {
+        assert_eq!(parse_memory("4GiB"), Ok(4 << 30));
+        for wrong in ["", "0", "1x"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -75,7 +75,10 @@ fn main() -> ExitCode {
 fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
     let interactive = sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
-    let mut predict = PredictRuntime::new(args.onnxruntime.clone());
+    let mut predict = PredictRuntime::new(args.onnxruntime.clone())
+        .with_model_memory(args.model_memory.0)
+        .with_cache_size(args.cache_size.0)
+        .with_download_limit(args.download_limit.0);
     if let Some(uri) = &args.catalog {
         predict = predict.with_catalog(Arc::new(workers.block_on(ObjectStoreCatalog::open(uri))?));
     }

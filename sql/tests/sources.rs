@@ -106,34 +106,24 @@ fn what_goes_wrong_on_the_web_is_said() {
     let server = HttpServer::start(misbehave);
     let cache = tempfile::tempdir().expect("a folder");
     let zeros = "0".repeat(64);
-    for (path, before, options, expected) in [
-        ("gone.onnx", "", "", "can't be read: there is no such file, and no folder with a model in it"),
-        ("forbidden.onnx", "", "", "can't be read: the server refuses it (403 Forbidden): are credentials given?"),
-        ("loop.onnx", "", "", "too many redirects"),
-        ("broken.onnx", "", "", "the server answered 503 Service Unavailable"),
-        ("cut.onnx", "", "", "can't be read to its end"),
-        ("cut_chunks.onnx", "", "", "can't be read to its end"),
-        (
-            "huge.onnx",
-            "SET predict.download_limit = '1g';",
-            "",
-            "has 10737418240 bytes, more than the 1g that predict.download_limit allows",
-        ),
-        (
-            "endless.onnx",
-            "SET predict.download_limit = '1m';",
-            "",
-            "bytes, more than the 1m that predict.download_limit allows",
-        ),
-        ("page.onnx", "", "", "is not an ONNX model"),
-        ("outside/", "", "", "its file '../../etc/passwd' is outside the model's folder"),
-        ("page.onnx", "", ", 'aws.region' 'x'", "option 'aws.region' has no meaning for a model by 'http'"),
-        ("gone.onnx?X-Amz-Signature=secret", "", "", "gone.onnx?…' can't be read"),
-        ("page.onnx", "", ", sha256 'secret'", "expected 64 hexadecimal digits"),
+    for (path, limit, options, expected) in [
+        ("gone.onnx", "8g", "", "can't be read: there is no such file, and no folder with a model in it"),
+        ("forbidden.onnx", "8g", "", "can't be read: the server refuses it (403 Forbidden): are credentials given?"),
+        ("loop.onnx", "8g", "", "too many redirects"),
+        ("broken.onnx", "8g", "", "the server answered 503 Service Unavailable"),
+        ("cut.onnx", "8g", "", "can't be read to its end"),
+        ("cut_chunks.onnx", "8g", "", "can't be read to its end"),
+        ("huge.onnx", "1g", "", "has 10737418240 bytes, more than the download limit of 1g"),
+        ("endless.onnx", "1m", "", "bytes, more than the download limit of 1m"),
+        ("page.onnx", "8g", "", "is not an ONNX model"),
+        ("outside/", "8g", "", "its file '../../etc/passwd' is outside the model's folder"),
+        ("page.onnx", "8g", ", 'aws.region' 'x'", "option 'aws.region' has no meaning for a model by 'http'"),
+        ("gone.onnx?X-Amz-Signature=secret", "8g", "", "gone.onnx?…' can't be read"),
+        ("page.onnx", "8g", ", sha256 'secret'", "expected 64 hexadecimal digits"),
     ] {
         let uri = server.url(path);
-        let sql = format!("{before} CREATE MODEL m FROM '{uri}' OPTIONS (batch_size 1{options})");
-        let ran = run(cache.path(), &[], &sql);
+        let sql = format!("CREATE MODEL m FROM '{uri}' OPTIONS (batch_size 1{options})");
+        let ran = run(cache.path(), &[("DATAFUSION_PREDICT_DOWNLOAD_LIMIT", limit)], &sql);
         assert_eq!(ran.code, Some(1), "{path}: {ran:?}");
         assert!(ran.stderr.contains(expected), "{path}: {}", ran.stderr);
         assert!(

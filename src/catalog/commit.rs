@@ -8,7 +8,7 @@ use super::{Interface, Traffic, VersionRecord};
 use crate::error::{Result, bail, error};
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// What one statement did, all of it or nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]

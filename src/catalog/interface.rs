@@ -1,12 +1,11 @@
 //! What a call of a model's version sees: so that another version can be told to fit in its place.
 
-use datafusion::arrow::datatypes::{DataType, FieldRef};
-use datafusion_predict_udfs::ScoringModel;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Model, Signature, TensorSpec};
+use crate::model::{CallSignature, Dimension, Model, Signature, TensorSpec};
 use crate::predictor::Predictor;
-use crate::tensor::InputEncoder;
+use crate::tensor::{ElementType, InputEncoder, list_type, map_type};
 
 /// Features and outputs of a version, as texts that outlast this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,8 +52,46 @@ impl From<&TensorSpec> for TensorNote {
 impl Interface {
     /// Of a model that was loaded.
     pub(crate) fn of(predictor: &Predictor) -> Self {
-        let interface = Self::new(predictor.signature(), predictor.feature_names().unwrap_or_default());
-        Self { returns: Some(type_text(predictor.return_type())), ..interface }
+        let call = predictor.call();
+        let interface = Self::new(predictor.signature(), call.features().unwrap_or_default());
+        Self { returns: Some(type_text(call.returns())), ..interface }
+    }
+
+    /// How calls are planned, read from the texts; `None` if the version was never run, or is of types that this program
+    /// does not know.
+    pub(crate) fn call_signature(&self) -> Option<CallSignature> {
+        let mut inputs = self.inputs.iter().map(TensorNote::spec).collect::<Option<Vec<_>>>()?;
+        let returns = self.return_type()?;
+        let names: Option<Vec<_>> = self.features.iter().map(|feature| feature.name.clone()).collect();
+        let names = names.filter(|names| !names.is_empty());
+        // Names for a matrix of unknown width settle its width.
+        if let (Some(names), [matrix]) = (&names, inputs.as_mut_slice())
+            && let [_, width @ Dimension::Dynamic(_)] = matrix.shape.as_mut_slice()
+        {
+            *width = Dimension::Fixed(names.len());
+        }
+        Some(CallSignature::new(inputs, names, returns))
+    }
+
+    /// The features' names; none if they have none.
+    pub(crate) fn feature_names(&self) -> Vec<String> {
+        self.features.iter().filter_map(|feature| feature.name.clone()).collect()
+    }
+
+    /// The Arrow type that `returns` is the text of.
+    fn return_type(&self) -> Option<DataType> {
+        let text = self.returns.as_deref()?;
+        let Some(mut rest) = text.strip_prefix("Struct(") else {
+            return parse_type(text).filter(|(_, rest)| rest.is_empty()).map(|(data_type, _)| data_type);
+        };
+        // The outputs' names may hold anything, but they are known.
+        let mut fields = vec![];
+        for output in &self.outputs {
+            let (data_type, after) = parse_type(rest.strip_prefix(output.name.as_str())?.strip_prefix(": ")?)?;
+            fields.push(Field::new(&output.name, data_type, true));
+            rest = after.strip_prefix(", ").unwrap_or(after);
+        }
+        (rest == ")").then(|| DataType::Struct(fields.into()))
     }
 
     /// As the file declares it.
@@ -155,27 +192,67 @@ fn type_text(data_type: &DataType) -> String {
             DataType::Struct(pair) if pair.len() == 2 => format!("Map({}, {})", field(&pair[0]), field(&pair[1])),
             other => format!("Map({})", type_text(other)),
         },
-        DataType::Boolean => "Boolean".to_owned(),
-        DataType::Int8 => "Int8".to_owned(),
-        DataType::Int16 => "Int16".to_owned(),
-        DataType::Int32 => "Int32".to_owned(),
-        DataType::Int64 => "Int64".to_owned(),
-        DataType::UInt8 => "UInt8".to_owned(),
-        DataType::UInt16 => "UInt16".to_owned(),
-        DataType::UInt32 => "UInt32".to_owned(),
-        DataType::UInt64 => "UInt64".to_owned(),
-        DataType::Float16 => "Float16".to_owned(),
-        DataType::Float32 => "Float32".to_owned(),
-        DataType::Float64 => "Float64".to_owned(),
-        DataType::Utf8 => "Utf8".to_owned(),
-        other => other.to_string(), // no output is of another type
+        other => match SCALARS.iter().find(|(_, scalar)| scalar == other) {
+            Some((name, _)) => (*name).to_owned(),
+            None => other.to_string(), // no output is of another type
+        },
     }
+}
+
+/// The types of single values, with their names.
+const SCALARS: [(&str, DataType); 13] = [
+    ("Boolean", DataType::Boolean),
+    ("Int8", DataType::Int8),
+    ("Int16", DataType::Int16),
+    ("Int32", DataType::Int32),
+    ("Int64", DataType::Int64),
+    ("UInt8", DataType::UInt8),
+    ("UInt16", DataType::UInt16),
+    ("UInt32", DataType::UInt32),
+    ("UInt64", DataType::UInt64),
+    ("Float16", DataType::Float16),
+    ("Float32", DataType::Float32),
+    ("Float64", DataType::Float64),
+    ("Utf8", DataType::Utf8),
+];
+
+/// The type at the start of `text`, which [`type_text`] wrote, and what follows it. Lists of a fixed size, which versions of
+/// some time ago have, are lists.
+fn parse_type(text: &str) -> Option<(DataType, &str)> {
+    if let Some(inner) = text.strip_prefix("List(") {
+        let (item, rest) = parse_type(inner)?;
+        return Some((list_type(item), rest.strip_prefix(')')?));
+    }
+    if let Some(inner) = text.strip_prefix("FixedSizeList(") {
+        let (item, rest) = parse_type(inner.split_once(" x ")?.1)?;
+        return Some((list_type(item), rest.strip_prefix(')')?));
+    }
+    if let Some(inner) = text.strip_prefix("Map(") {
+        let (key, rest) = parse_type(inner)?;
+        let (value, rest) = parse_type(rest.strip_prefix(", ")?)?;
+        return Some((map_type(key, value), rest.strip_prefix(')')?));
+    }
+    let end = text.find([',', ')']).unwrap_or(text.len());
+    let (_, scalar) = SCALARS.iter().find(|(name, _)| *name == &text[..end])?;
+    Some((scalar.clone(), &text[end..]))
 }
 
 /// Features that are listed one by one, at most.
 const WIDEST: usize = 4096;
 
 impl TensorNote {
+    /// What the text says.
+    fn spec(&self) -> Option<TensorSpec> {
+        let (element, shape) = self.tensor_type.split_once('[')?;
+        let sizes = shape.strip_suffix(']')?.split(',').filter(|size| !size.is_empty());
+        let shape = sizes.map(|size| match size.parse() {
+            Ok(size) => Dimension::Fixed(size),
+            Err(_) => Dimension::Dynamic((size != "?").then(|| size.to_owned())),
+        });
+        let shape = shape.collect();
+        Some(TensorSpec { name: self.name.clone(), element: ElementType::from_name(element)?, shape })
+    }
+
     /// The sizes of a row's value, where all are known; none for a single value.
     fn row_lengths(&self) -> Option<Vec<usize>> {
         let row = self.row_type();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Interface;
+use super::handle::Readiness;
 use crate::model::ModelOptions;
 use crate::storage::relative;
 
@@ -38,12 +39,6 @@ impl ModelVersion {
     pub fn label(&self) -> String {
         format!("{}/{}", self.model, self.version)
     }
-
-    /// The names that were given to its features; none if they are the graph's.
-    pub(crate) fn given_names(&self) -> Vec<String> {
-        let given = self.interface.features.iter().filter(|_| self.record.names_given);
-        given.filter_map(|feature| feature.name.clone()).collect()
-    }
 }
 
 /// A version's file, and how it is called.
@@ -72,6 +67,9 @@ pub struct VersionRecord {
     /// The operator sets: `ai.onnx 17, ai.onnx.ml 1`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub opset: String,
+    /// What was seen when it was first made ready to run, unless that was left for later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Readiness>,
 }
 
 impl VersionRecord {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::ArrayRef;
 
 pub use cancel::{CancelOnDrop, CancelToken};
-pub use cores::CoreBudget;
+pub use cores::{CoreBudget, Cores};
 pub use device::Device;
 pub use native::NativeEngine;
 
@@ -81,7 +81,12 @@ pub trait Executable: Debug + Send + Sync {
     /// Where it runs, as EXPLAIN shows it: `cpu`, `cuda:0`.
     fn device(&self) -> String;
 
-    /// Bytes that the model takes in memory, where the engine knows.
+    /// How many copies of the model it keeps, each for one run at a time; one, if any number of runs share it.
+    fn sessions(&self) -> usize {
+        1
+    }
+
+    /// Bytes that the model takes in memory, all sessions together, where the engine knows.
     fn size(&self) -> Option<usize> {
         None
     }

@@ -101,9 +101,15 @@ pub(super) fn has_trees(graph: &GraphProto) -> bool {
 
 /// Rows and columns of the widest weight matrix, summed.
 pub(super) fn widest_layer(graph: &GraphProto, weights: &[Weight]) -> Option<usize> {
-    let small = graph.initializer.iter().map(|tensor| tensor.dims.as_slice());
-    let large = weights.iter().map(|weight| weight.shape.as_slice());
-    let matrices = small.chain(large).filter_map(|dims| match dims {
+    // Of a table that rows are looked up in, an embedding, a row takes what it looks up.
+    let is_table = |name: &str| {
+        let gathers = graph.node.iter().filter(|node| node.op_type == "Gather");
+        gathers.map(|node| &node.input).any(|input| input.first().is_some_and(|data| data == name))
+    };
+    let small = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice()));
+    let large = weights.iter().map(|weight| (weight.name.as_str(), weight.shape.as_slice()));
+    let matrices = small.chain(large).filter_map(|(name, dims)| match dims {
+        [_, columns] if is_table(name) => usize::try_from(*columns).ok(),
         [rows, columns] => usize::try_from(rows.checked_add(*columns)?).ok(),
         _ => None,
     });

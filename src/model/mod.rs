@@ -1,5 +1,6 @@
 //! A model as data: what an ONNX file says, without anything that runs it.
 
+mod call;
 mod graph;
 mod labels;
 mod lookalike;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+pub(crate) use call::CallSignature;
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
 pub use options::{ModelOptions, NullPolicy};

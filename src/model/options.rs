@@ -45,7 +45,7 @@ impl FromStr for NullPolicy {
 }
 
 /// How a model is called. An option that is not given is chosen from the model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "BTreeMap<String, String>", try_from = "BTreeMap<String, String>")]
 pub struct ModelOptions {
     /// The one output that calls give.

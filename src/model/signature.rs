@@ -36,7 +36,7 @@ impl fmt::Display for Dimension {
 }
 
 /// Name, element type and shape of an input or output. The first dimension is the rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorSpec {
     /// The name in the graph.
     pub name: String,

@@ -1,23 +1,23 @@
 //! Binds each call by name to one version of its model.
 
-use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, Result, plan_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion_predict_udfs::{ModelResolver, PredictFunction, ScoringModel, bind_call};
+use datafusion_predict_udfs::{ModelResolver, PlainFunction, PredictFunction, ScoringModel, bind_call};
 
 use super::calls::has_expr;
 use super::names::keep_name;
 use super::sort_wildcards::with_columns_of_from;
 use crate::config::PredictConfig;
-use crate::predictor::Predictor;
+use crate::registry::RegisteredModel;
 
 /// Replaces `predict('churn', t.*)` by a call of `churn/3` with its features in order.
 ///
@@ -34,7 +34,24 @@ impl BindPredict {
     pub(crate) fn bind(plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
         let engine = PredictConfig::of(options).engine;
         let mut pinned = Pinned::default();
-        Ok(plan.transform_up_with_subqueries(|plan| bind_node(plan, &engine, &mut pinned))?.data)
+        let mut moved = false;
+        let bound = plan.transform_up_with_subqueries(|plan| {
+            let before = plan.schema().clone();
+            let bound = bind_node(plan, &engine, &mut pinned)?;
+            if let LogicalPlan::RecursiveQuery(query) = &bound.data
+                && let Some(plain) = with_plain_terms(query)?
+            {
+                moved = true;
+                return Ok(Transformed::yes(plain));
+            }
+            // Where a name has moved on since the plan was made, the fields say so up to the top.
+            if moved && !bound.transformed {
+                return Ok(Transformed::yes(bound.data.recompute_schema()?));
+            }
+            moved |= bound.transformed && says_otherwise(&before, bound.data.schema());
+            Ok(bound)
+        })?;
+        Ok(bound.data)
     }
 
     /// Whether any call of `plan`, in subqueries too, is not bound yet.
@@ -73,10 +90,10 @@ pub(super) fn input_schema(plan: &LogicalPlan) -> DFSchema {
 }
 
 /// The model as the engine that the session chose runs it.
-fn by_engine(model: Arc<dyn ScoringModel>, engine: &str) -> Result<Arc<dyn ScoringModel>> {
-    match (model.clone() as Arc<dyn Any + Send + Sync>).downcast::<Predictor>() {
-        Ok(predictor) => Ok(predictor.by_engine(engine)?),
-        Err(_) => Ok(model), // of another resolver
+fn by_engine(model: Arc<dyn ScoringModel>, engine: &str) -> Arc<dyn ScoringModel> {
+    match RegisteredModel::of(&model) {
+        Some(ours) => Arc::new(ours.with_engine(engine)),
+        None => model, // of another resolver
     }
 }
 
@@ -137,6 +154,41 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
         }
     }
     Ok(Transformed::yes(plan))
+}
+
+/// `query` whose columns say nothing of models, unless they say nothing anyway: DataFusion plans its two terms only if their
+/// fields say the same, and a prediction is seldom in both.
+fn with_plain_terms(query: &RecursiveQuery) -> Result<Option<LogicalPlan>> {
+    let says = |plan: &LogicalPlan| plan.schema().fields().iter().any(|field| !field.metadata().is_empty());
+    if !says(&query.static_term) && !says(&query.recursive_term) {
+        return Ok(None);
+    }
+    let plain = |term: &Arc<LogicalPlan>| -> Result<Arc<LogicalPlan>> {
+        let function = Arc::new(ScalarUDF::new_from_impl(PlainFunction::default()));
+        let columns = term.schema().iter().map(|(qualifier, field)| {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            let plain = Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), vec![column]));
+            plain.alias_qualified(qualifier.cloned(), field.name())
+        });
+        let projection = Projection::try_new(columns.collect(), term.clone())?;
+        Ok(Arc::new(LogicalPlan::Projection(projection)))
+    };
+    let fields = query
+        .schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_metadata(HashMap::new()))));
+    let schema = DFSchema::new_with_metadata(fields.collect(), HashMap::new())?;
+    Ok(Some(LogicalPlan::RecursiveQuery(RecursiveQuery {
+        static_term: plain(&query.static_term)?,
+        recursive_term: plain(&query.recursive_term)?,
+        schema: Arc::new(schema),
+        ..query.clone()
+    })))
+}
+
+/// Whether fields of the two have other metadata.
+fn says_otherwise(before: &DFSchema, now: &DFSchema) -> bool {
+    before.fields().iter().zip(now.fields()).any(|(before, now)| before.metadata() != now.metadata())
 }
 
 /// What to know of ORDER BY where a feature is missing.

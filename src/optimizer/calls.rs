@@ -8,6 +8,8 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 use datafusion_predict_udfs::ModelFunction;
 
+use crate::registry::RegisteredModel;
+
 /// The function and the call, if `expr` calls a version of a model.
 pub(super) fn as_call(expr: &Expr) -> Option<(&ModelFunction, &ScalarFunction)> {
     match expr {
@@ -44,6 +46,13 @@ pub(crate) fn calls_models(plan: &LogicalPlan) -> Result<bool> {
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)
+}
+
+/// Whether `call` may become a node: one of a model of ours, whose arguments differ from row to row. With constants alone it
+/// is made once for each batch as a function, and a model of another kind is only ever a function.
+pub(super) fn can_be_lifted(call: &Expr) -> bool {
+    as_call(call).is_some_and(|(function, _)| RegisteredModel::of(function.model()).is_some())
+        && call.exists(|expr| Ok(matches!(expr, Expr::Column(_)))).unwrap_or(false)
 }
 
 /// A call without its guard, and the guard if it has one.

@@ -12,6 +12,7 @@ mod map_keys;
 mod names;
 mod place;
 mod projection_pushdown;
+mod simplify;
 mod sort_wildcards;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+use crate::plan::LoadModels;
 pub(crate) use bind::BindPredict;
 pub(crate) use expand_wildcards::ExpandWildcards;
 pub(crate) use extract::ExtractPredict;
@@ -29,6 +31,7 @@ use leaf_projections::LeafProjections;
 use map_keys::ReadMapKeys;
 use place::PlacePredict;
 use projection_pushdown::ProjectionPushdown;
+use simplify::SimplifyWithoutCalls;
 
 /// Adds our analyzer rule.
 pub(crate) fn add_analyzer_rules(analyzer: &mut Analyzer) {
@@ -57,8 +60,12 @@ pub(crate) fn add_optimizer_rules(optimizer: &mut Optimizer) {
         Arc::new(ExtractPredict),
     ];
     rules.splice(place..place, ours);
-    for rule in rules.iter_mut().filter(|rule| LeafProjections::fences(rule.name())) {
-        *rule = Arc::new(LeafProjections::new(rule.clone()));
+    for rule in rules.iter_mut() {
+        if LeafProjections::fences(rule.name()) {
+            *rule = Arc::new(LeafProjections::new(rule.clone()));
+        } else if SimplifyWithoutCalls::fences(rule.name()) {
+            *rule = Arc::new(SimplifyWithoutCalls::new(rule.clone()));
+        }
     }
 }
 
@@ -79,4 +86,6 @@ pub(crate) fn add_physical_optimizer_rules(optimizer: &mut PhysicalOptimizer) {
             *rule = Arc::new(ProjectionPushdown::new(rule.clone()));
         }
     }
+    // Last: what is an expression by then, stays one.
+    rules.push(Arc::new(LoadModels));
 }

@@ -1,6 +1,5 @@
 //! The physical node.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -21,35 +20,41 @@ use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, apply_expression_roots,
 };
-use datafusion_predict_udfs::{ModelFunction, OnFailure, ScoringModel};
+use datafusion_predict_udfs::{ModelFunction, OnFailure};
 
 use super::metrics::PredictMetrics;
+use super::ran::Ran;
 use super::share::CoreShare;
 use super::stream::{PredictStream, ScoringPlan};
+use crate::catalog::Readiness;
+use crate::config::PredictConfig;
 use crate::engine::RunContext;
-use crate::predictor::Predictor;
+use crate::registry::RegisteredModel;
 
 /// Scores batches of its input in each partition: the input's columns, and one more with the prediction.
 #[derive(Debug, Clone)]
 pub struct PredictExec {
     input: Arc<dyn ExecutionPlan>,
     function: ModelFunction,
-    predictor: Arc<Predictor>,
+    model: RegisteredModel,
     features: Vec<Arc<dyn PhysicalExpr>>,
     condition: Option<Arc<dyn PhysicalExpr>>,
-    batch_size: usize,
+    /// Rows for each run, unless the model decides.
+    batch_size: Option<usize>,
     /// Why it is made on this side of a join, where that was decided.
     placement: Option<Placement>,
     /// Partitions that are being scored.
     running: Arc<AtomicUsize>,
+    ran: Ran,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl PredictExec {
-    /// Scores `input` with `function`, whose model must be a [`Predictor`], on the values of `features`.
+    /// Scores `input` with `function`, whose model must be a [`RegisteredModel`], on the values of `features`.
     ///
-    /// Rows for which `condition` is not true are not scored, and have NULL. `output` names the new column.
+    /// Rows for which `condition` is not true are not scored, and have NULL. `output` names the new column. The model is
+    /// loaded when the first row comes.
     ///
     /// # Errors
     /// A function of another kind of model.
@@ -60,39 +65,34 @@ impl PredictExec {
         condition: Option<Arc<dyn PhysicalExpr>>,
         output: &str,
     ) -> Result<Self> {
-        let model: Arc<dyn Any + Send + Sync> = function.model().clone();
-        let predictor = model
-            .downcast::<Predictor>()
-            .map_err(|_| plan_datafusion_err!("model '{}' has no predictor", function.model().label()))?;
-        let output = Arc::new(Field::new(output, function.result_type().clone(), true));
-        let properties = Arc::new(properties(&input, output)?);
-        let metrics = ExecutionPlanMetricsSet::new();
-        let batch_size = predictor.batch_size();
-        let running = Arc::default();
-        let placement = None;
+        let model = RegisteredModel::of(function.model()).cloned();
+        let model = model
+            .ok_or_else(|| plan_datafusion_err!("model '{}' is called as a function only", function.model().label()))?;
+        let properties = Arc::new(properties(&input, function.output_field(output))?);
         Ok(Self {
             input,
             function,
-            predictor,
+            model,
             features,
             condition,
-            batch_size,
-            placement,
-            running,
+            batch_size: None,
+            placement: None,
+            running: Arc::default(),
+            ran: Ran::default(),
             properties,
-            metrics,
+            metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 
     /// Scores `rows` rows in each run, in place of the model's own batch size.
     #[must_use]
     pub fn with_batch_size(self, rows: usize) -> Self {
-        Self { batch_size: rows.max(1), ..self }
+        Self { batch_size: Some(rows.max(1)), ..self }
     }
 
-    /// The model at work.
-    pub fn predictor(&self) -> &Arc<Predictor> {
-        &self.predictor
+    /// The model, which may not be loaded.
+    pub fn model(&self) -> &RegisteredModel {
+        &self.model
     }
 
     pub(crate) fn input(&self) -> &Arc<dyn ExecutionPlan> {
@@ -125,10 +125,10 @@ impl PredictExec {
         features: Vec<Arc<dyn PhysicalExpr>>,
         condition: Option<Arc<dyn PhysicalExpr>>,
     ) -> Result<Self> {
-        let output = Arc::new(Field::new(self.output_name(), self.function.result_type().clone(), true));
-        let properties = Arc::new(properties(&input, output)?);
+        let properties = Arc::new(properties(&input, self.function.output_field(self.output_name()))?);
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { input, features, condition, properties, metrics, running: Arc::default(), ..self.clone() })
+        let (running, ran) = (Arc::default(), Ran::default());
+        Ok(Self { input, features, condition, properties, metrics, running, ran, ..self.clone() })
     }
 
     /// Says why it is made where it is.
@@ -145,7 +145,7 @@ impl PredictExec {
         });
         let types: Option<Vec<_>> = types.collect(); // any other expression may fail itself
         self.function.on_failure() == OnFailure::Error
-            && types.is_none_or(|types| self.predictor.may_refuse_rows(&types))
+            && types.is_none_or(|types| self.model.handle().may_refuse_rows(&types))
     }
 }
 
@@ -196,22 +196,47 @@ fn properties(input: &Arc<dyn ExecutionPlan>, output: Arc<Field>) -> Result<Plan
     ))
 }
 
+impl PredictExec {
+    /// What runs the model, as far as is known: what has run it here, else what was recorded when it was created, else what
+    /// is loaded here.
+    fn readiness(&self) -> Option<Readiness> {
+        let recorded = || self.model.handle().readiness().cloned();
+        self.ran.get().cloned().or_else(recorded).or_else(|| self.model.peek().map(|predictor| predictor.readiness()))
+    }
+}
+
 impl DisplayAs for PredictExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let (model, engine, device) = (self.predictor.label(), self.predictor.engine(), self.predictor.device());
-        let batch_size = self.batch_size;
+        let model = self.model.handle().label();
+        let batch_size = |ready: &Readiness| self.batch_size.unwrap_or(ready.batch_size);
         let features: Vec<_> = self.features.iter().map(|feature| feature.to_string()).collect();
         let features = features.join(", ");
+        let ready = self.readiness();
         if t == DisplayFormatType::TreeRender {
-            writeln!(f, "model={model}\nengine={engine}\ndevice={device}\nbatch_size={batch_size}")?;
+            writeln!(f, "model={model}")?;
+            match &ready {
+                Some(ready) => {
+                    let (engine, device) = (&ready.engine, &ready.device);
+                    writeln!(f, "engine={engine}\ndevice={device}\nbatch_size={}", batch_size(ready))?;
+                }
+                None => writeln!(f, "engine=not loaded")?,
+            }
             if let Some(placement) = &self.placement {
                 writeln!(f, "placed={placement}")?;
             }
-            return self.predictor.refusals().iter().try_for_each(|refusal| writeln!(f, "not_run_by={refusal}"));
+            let refusals = ready.iter().flat_map(|ready| &ready.not_run_by);
+            return refusals.into_iter().try_for_each(|refusal| writeln!(f, "not_run_by={refusal}"));
         }
-        write!(f, "PredictExec: model={model}, engine={engine}, device={device}, batch_size={batch_size}")?;
-        if !self.predictor.refusals().is_empty() {
-            write!(f, ", not_run_by=[{}]", self.predictor.refusals().join("; "))?;
+        write!(f, "PredictExec: model={model}")?;
+        match &ready {
+            Some(ready) => {
+                let (engine, device) = (&ready.engine, &ready.device);
+                write!(f, ", engine={engine}, device={device}, batch_size={}", batch_size(ready))?;
+                if !ready.not_run_by.is_empty() {
+                    write!(f, ", not_run_by=[{}]", ready.not_run_by.join("; "))?;
+                }
+            }
+            None => write!(f, ", engine=not loaded")?,
         }
         write!(f, ", features=[{features}], output={}", self.output_name())?;
         if let Some(condition) = &self.condition {
@@ -260,9 +285,10 @@ impl ExecutionPlan for PredictExec {
             return exec_err!("PredictExec has one child");
         };
         let metrics = ExecutionPlanMetricsSet::new();
-        let mut replaced = Self { input, metrics, running: Arc::default(), ..Self::clone(&self) };
+        let (running, ran) = (Arc::default(), Ran::default());
+        let mut replaced = Self { input, metrics, running, ran, ..Self::clone(&self) };
         if matches!(options.children_properties, ChildrenPropertiesMode::Recompute) {
-            let output = Arc::new(Field::new(self.output_name(), self.function.result_type().clone(), true));
+            let output = self.function.output_field(self.output_name());
             replaced.properties = Arc::new(properties(&replaced.input, output)?);
         }
         Ok(Arc::new(replaced))
@@ -274,25 +300,27 @@ impl ExecutionPlan for PredictExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let config = context.session_config();
+        let partitions = self.properties.partitioning.partition_count().max(1);
+        let bytes_in_flight = PredictConfig::of(config.options()).bytes_in_flight.0 / partitions as u64;
         let plan = ScoringPlan {
-            predictor: self.predictor.clone(),
+            model: self.model.clone(),
+            cores: self.model.cores().clone(),
             result_type: self.function.result_type().clone(),
             features: self.features.clone(),
             condition: self.condition.clone(),
             on_failure: self.function.on_failure(),
+            batch_size: self.batch_size,
+            bytes_in_flight: usize::try_from(bytes_in_flight).unwrap_or(usize::MAX),
             run: RunContext::default(),
             share: CoreShare::new(config.target_partitions(), &self.running),
+            ran: self.ran.clone(),
             schema: self.schema(),
         };
-        let stream = PredictStream::new(
-            plan,
-            self.input.execute(partition, context.clone())?,
-            self.batch_size,
-            PredictMetrics::new(&self.metrics, partition),
-            partition,
-            &context,
-        );
-        Ok(stream.into_record_batches())
+        let may_fail = self.function.on_failure() == OnFailure::Null;
+        let metrics = PredictMetrics::new(&self.metrics, partition, may_fail);
+        let input = self.input.execute(partition, context.clone())?;
+        let stream = PredictStream::new(plan, input, metrics, partition, &context);
+        Ok(stream.into_record_batches(config.batch_size()))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -9,6 +9,7 @@ use crate::predictor::ScoreStats;
 pub(super) struct PredictMetrics {
     pub baseline: BaselineMetrics,
     rows_scored: Count,
+    rows_failed: Option<Count>,
     batches: Count,
     wait_time: Time,
     encode_time: Time,
@@ -17,11 +18,13 @@ pub(super) struct PredictMetrics {
 }
 
 impl PredictMetrics {
-    pub(super) fn new(set: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+    /// Of a node that gives NULL for rows that fail, if `may_fail`.
+    pub(super) fn new(set: &ExecutionPlanMetricsSet, partition: usize, may_fail: bool) -> Self {
         let time = |name: &'static str| MetricBuilder::new(set).subset_time(name, partition);
         Self {
             baseline: BaselineMetrics::new(set, partition),
             rows_scored: MetricBuilder::new(set).counter("rows_scored", partition),
+            rows_failed: may_fail.then(|| MetricBuilder::new(set).counter("rows_failed", partition)),
             batches: MetricBuilder::new(set).counter("batches", partition),
             wait_time: time("wait_time"),
             encode_time: time("encode_time"),
@@ -32,6 +35,9 @@ impl PredictMetrics {
 
     pub(super) fn record(&self, stats: &ScoreStats) {
         self.rows_scored.add(stats.rows);
+        if let Some(rows_failed) = &self.rows_failed {
+            rows_failed.add(stats.rows_failed);
+        }
         self.batches.add(stats.batches);
         self.wait_time.add_duration(stats.wait);
         self.encode_time.add_duration(stats.encode);

@@ -2,13 +2,19 @@
 
 mod dml;
 mod exec;
+mod hidden;
+mod input;
+mod load_models;
 mod metrics;
 mod node;
 mod planner;
+mod ran;
 mod share;
 mod stream;
 
 pub(crate) use exec::Placement;
 pub use exec::PredictExec;
+pub(crate) use load_models::LoadModels;
+pub use load_models::LoadModelsExec;
 pub use node::Predict;
 pub use planner::{PredictExtensionPlanner, PredictQueryPlanner};

@@ -6,7 +6,6 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::Field;
 use datafusion::common::{DFSchema, DFSchemaRef, Result, TableReference, exec_err, plan_err};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, ScalarUDF, UserDefinedLogicalNodeCore};
 use datafusion_predict_udfs::ModelFunction;
@@ -41,7 +40,7 @@ impl Predict {
         let Some(model) = function.inner().downcast_ref::<ModelFunction>() else {
             return plan_err!("{} is not a function of a model", function.name());
         };
-        let field = Arc::new(Field::new(&output, model.result_type().clone(), true));
+        let field = model.output_field(&output);
         let mut fields: Vec<_> =
             input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
         fields.push((None::<TableReference>, field));

@@ -1,22 +1,24 @@
 //! From the logical to the physical node.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::ModelFunction;
 
+use super::hidden::hide;
 use super::{Predict, PredictExec, dml};
 use crate::config::PredictConfig;
+use crate::registry::RegisteredModel;
 
 /// Plans [`Predict`] nodes. Give it to a planner of your own if you have one.
 #[derive(Debug, Default)]
@@ -54,18 +56,29 @@ impl ExtensionPlanner for PredictExtensionPlanner {
     }
 }
 
-/// A query planner that knows [`Predict`] nodes, and leaves plans without them to the one that was there before.
+/// A query planner that knows [`Predict`] nodes, and leaves everything else to the one that was there before.
 ///
-/// It also sees to it that DELETE and UPDATE change the rows that they name, and EXPLAIN of them none.
+/// A plan without them goes to that one as it is. So does a plan with them, each in the guise of a table, unless that is
+/// DataFusion's own: nodes of other extensions are planned by who brought them.
+///
+/// It also sees to it that DELETE and UPDATE change the rows that they name, and EXPLAIN of them none; and that models are
+/// loaded which DataFusion calls while it plans, as it does for those two and for VALUES.
 #[derive(Debug)]
 pub struct PredictQueryPlanner {
     inner: Arc<dyn QueryPlanner + Send + Sync>,
+    this: Weak<Self>,
 }
 
 impl PredictQueryPlanner {
     /// Wraps `inner`.
-    pub fn new(inner: Arc<dyn QueryPlanner + Send + Sync>) -> Self {
-        Self { inner }
+    pub fn new(inner: Arc<dyn QueryPlanner + Send + Sync>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { inner, this: this.clone() })
+    }
+
+    /// Whether DataFusion's own planner is wrapped, of which only the name is known outside DataFusion.
+    fn wraps_the_default(&self) -> bool {
+        let name = format!("{:?}", self.inner);
+        name.starts_with("DefaultQueryPlanner") || name == "PlainPlanner"
     }
 }
 
@@ -74,15 +87,50 @@ impl QueryPlanner for PredictQueryPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let changed = dml::with_conditions_on_the_table(plan)?;
         let plan = changed.as_ref().unwrap_or(plan);
-        let mut ours = false;
-        plan.apply_with_subqueries(|plan| {
-            ours = ours || matches!(plan, LogicalPlan::Extension(extension) if extension.node.as_any().is::<Predict>());
-            Ok(if ours { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        if !ours {
+        for model in called_while_planning(plan)? {
+            model.load().await?;
+        }
+        if !has_predict(plan)? {
             return self.inner.create_physical_plan(plan, session).await;
         }
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(PredictExtensionPlanner)]);
-        planner.create_physical_plan(plan, session).await
+        if self.wraps_the_default() {
+            let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(PredictExtensionPlanner)]);
+            return planner.create_physical_plan(plan, session).await;
+        }
+        let hidden = hide(plan.clone(), &self.this)?;
+        self.inner.create_physical_plan(&hidden, session).await
     }
+}
+
+fn has_predict(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|plan| {
+        found = found || matches!(plan, LogicalPlan::Extension(node) if node.node.as_any().is::<Predict>());
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// The models that DataFusion calls while it makes the physical plan: tables in memory change then, and rows of VALUES are
+/// computed then.
+fn called_while_planning(plan: &LogicalPlan) -> Result<Vec<RegisteredModel>> {
+    let mut models = vec![];
+    let mut changes = false;
+    plan.apply_with_subqueries(|plan| {
+        changes |= matches!(plan, LogicalPlan::Dml(_));
+        if changes || matches!(plan, LogicalPlan::Values(_)) {
+            plan.apply_expressions(|expr| {
+                expr.apply(|expr| {
+                    if let Expr::ScalarFunction(call) = expr
+                        && let Some(function) = call.func.inner().downcast_ref::<ModelFunction>()
+                    {
+                        models.extend(RegisteredModel::of(function.model()).cloned());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(models)
 }

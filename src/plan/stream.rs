@@ -1,84 +1,132 @@
 //! One partition of predictions.
+//!
+//! ```text
+//!  input ─► batches ─► units: a batch, or parts of it ─► scored, several at once ─► batches with predictions, in order
+//! ```
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
-use datafusion::arrow::compute::{cast, take_record_batch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_empty_array};
+use datafusion::arrow::compute::{cast, concat, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{Result, exec_datafusion_err};
+use datafusion::common::{Result, exec_datafusion_err, exec_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::coalesce::LimitedBatchCoalescer;
 use datafusion::physical_plan::metrics::RecordOutput;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion_predict_udfs::{OnFailure, ScoringModel};
-use futures::{StreamExt, TryStreamExt, stream};
+use datafusion_predict_udfs::OnFailure;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::input::InputBatches;
 use super::metrics::PredictMetrics;
+use super::ran::Ran;
 use super::share::CoreShare;
-use crate::engine::{CancelOnDrop, RunContext};
-use crate::predictor::{BatchSize, LONGEST_RUN, Predictor, ScoreStats};
+use crate::engine::{CancelOnDrop, CoreBudget, RunContext};
+use crate::predictor::{BatchSize, Predictor, ScoreStats};
+use crate::registry::RegisteredModel;
 use crate::tensor::scatter;
+
+/// What takes longer than this is not done where the stream is polled: other tasks wait there.
+const LONGEST_INLINE: Duration = Duration::from_millis(10);
 
 /// What is done with each batch.
 pub(super) struct ScoringPlan {
-    pub predictor: Arc<Predictor>,
+    pub model: RegisteredModel,
+    pub cores: Arc<CoreBudget>,
     pub result_type: DataType,
     pub features: Vec<Arc<dyn PhysicalExpr>>,
     pub condition: Option<Arc<dyn PhysicalExpr>>,
     pub on_failure: OnFailure,
+    /// Rows for each run, unless the model decides.
+    pub batch_size: Option<usize>,
+    /// Bytes that this partition may have under way.
+    pub bytes_in_flight: usize,
     pub run: RunContext,
     pub share: CoreShare,
+    /// Where it is noted what runs the model here.
+    pub ran: Ran,
     /// Of the output.
     pub schema: SchemaRef,
 }
 
-/// Takes batches, brings small ones together, and scores them; those that take long on a thread where blocking is
-/// allowed.
+/// Scores batches, several parts of them at once where the query has more cores than partitions at work.
+///
+/// No thread waits: for cores, for the model to be loaded and for runs on other threads the stream is pending. Quick runs
+/// are made where it is polled: two changes of thread for each batch cost more than the cancellation that waits so long.
+/// On two cores, a dense network is a quarter faster for it.
 ///
 /// Dropping it ends the running inference.
 pub(super) struct PredictStream {
     plan: Arc<ScoringPlan>,
-    input: Option<SendableRecordBatchStream>,
-    coalescer: LimitedBatchCoalescer,
-    /// Batches of at least this many rows are scored as they come.
-    large: usize,
-    ready: VecDeque<RecordBatch>,
+    input: InputBatches,
+    /// `None` until the first row is there.
+    predictor: Option<Arc<Predictor>>,
     batch_size: BatchSize,
-    /// Whether the last batch took no longer than a run should. Then the next is scored where the stream is polled: two
-    /// changes of thread for each batch cost more than the cancellation that waits so long. On two cores, a dense
-    /// network is a quarter faster for it.
-    short: bool,
+    /// Batches that are not done, the oldest first.
+    open: VecDeque<OpenBatch>,
+    /// Parts of them that are being scored, in their order.
+    units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
+    /// Bytes of those.
+    bytes_under_way: usize,
+    /// Of one row, as seen last.
+    bytes_of_score: usize,
     metrics: PredictMetrics,
     memory: MemoryReservation,
     _cancel: CancelOnDrop,
+}
+
+/// A batch of which not all rows are scored yet.
+struct OpenBatch {
+    batch: RecordBatch,
+    /// The rows that are scored, if not all are.
+    chosen: Option<UInt64Array>,
+    /// Of the rows that are scored.
+    features: Vec<ArrayRef>,
+    /// How many are scored, are given to units, and are done.
+    count: usize,
+    started: usize,
+    done: usize,
+    scores: Vec<ArrayRef>,
+    /// Bytes of the batch, the features and the scores so far.
+    bytes: usize,
+    bytes_of_row: usize,
+}
+
+/// Rows of one batch after they were scored.
+struct ScoredUnit {
+    scores: ArrayRef,
+    rows: usize,
+    bytes: usize,
+    batch_size: BatchSize,
+    stats: ScoreStats,
 }
 
 impl PredictStream {
     pub(super) fn new(
         plan: ScoringPlan,
         input: SendableRecordBatchStream,
-        batch_size: usize,
         metrics: PredictMetrics,
         partition: usize,
         context: &TaskContext,
     ) -> Self {
-        let arrow_batch = context.session_config().batch_size();
-        let target = batch_size.min(arrow_batch).max(1);
         Self {
-            coalescer: LimitedBatchCoalescer::new(input.schema(), target, None),
-            large: target.div_ceil(2),
-            input: Some(input),
-            ready: VecDeque::new(),
-            batch_size: BatchSize::new(batch_size),
-            short: false,
+            // The first batch comes as it is: nothing is known of the model.
+            input: InputBatches::new(input, 1),
+            predictor: None,
+            batch_size: BatchSize::new(1),
+            open: VecDeque::new(),
+            units: FuturesOrdered::new(),
+            bytes_under_way: 0,
+            bytes_of_score: 0,
             metrics,
             memory: MemoryConsumer::new(format!("PredictExec[{partition}]")).register(context.memory_pool()),
             _cancel: plan.run.cancel.cancel_on_drop(),
@@ -86,97 +134,239 @@ impl PredictStream {
         }
     }
 
-    pub(super) fn into_record_batches(self) -> SendableRecordBatchStream {
+    pub(super) fn into_record_batches(self, arrow_batch: usize) -> SendableRecordBatchStream {
         let schema = self.plan.schema.clone();
-        let batches =
-            stream::try_unfold(
-                self,
-                |mut this| async move { Ok(this.next_scored().await?.map(|batch| (batch, this))) },
-            );
+        let batches = stream::try_unfold(self, move |mut this| async move {
+            Ok(this.next_scored(arrow_batch).await?.map(|batch| (batch, this)))
+        });
         Box::pin(RecordBatchStreamAdapter::new(schema, batches.into_stream()))
     }
 
-    async fn next_scored(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(batch) = self.next_input().await? else {
-            self.memory.free();
-            return Ok(None);
-        };
-        let scored = self.score(batch).await?;
-        Ok(Some(scored.record_output(&self.metrics.baseline)))
-    }
-
-    /// The next batch to score, in the input's order.
-    async fn next_input(&mut self) -> Result<Option<RecordBatch>> {
+    /// The next batch with its predictions, in the input's order.
+    async fn next_scored(&mut self, arrow_batch: usize) -> Result<Option<RecordBatch>> {
         loop {
-            while let Some(batch) = self.coalescer.next_completed_batch() {
-                self.ready.push_back(batch);
+            if self.open.front().is_some_and(|batch| batch.done == batch.count)
+                && let Some(done) = self.open.pop_front()
+            {
+                let batch = done.into_scored(&self.plan)?;
+                self.account()?;
+                return Ok(Some(batch.record_output(&self.metrics.baseline)));
             }
-            if let Some(batch) = self.ready.pop_front() {
-                return Ok(Some(batch));
+            self.start_units().await?;
+            if self.open.front().is_some_and(|batch| batch.done == batch.count) {
+                continue; // it was quick
             }
-            let Some(input) = &mut self.input else {
-                return Ok(None);
-            };
-            match input.next().await.transpose()? {
-                // A large batch needs no copy, unless smaller ones wait before it.
-                Some(batch) if batch.num_rows() >= self.large && self.coalescer.is_empty() => {
-                    self.ready.push_back(batch)
-                }
-                Some(batch) => {
-                    self.coalescer.push_batch(batch)?;
-                }
-                None => {
-                    self.input = None;
-                    self.coalescer.finish()?;
-                }
+            // More input while units run, if there is room for more of them.
+            let wants_input = self.has_room() && self.open.iter().all(|batch| batch.started == batch.count);
+            if self.predictor.is_some() {
+                self.input.aim_at(self.batch_size.rows().min(arrow_batch));
+            }
+            tokio::select! {
+                biased;
+                Some(unit) = self.units.next(), if !self.units.is_empty() => self.take(unit?)?,
+                batch = self.input.next(), if wants_input => match batch? {
+                    Some(batch) => self.open(batch).await?,
+                    None if self.units.is_empty() && self.open.is_empty() => {
+                        self.memory.free();
+                        return Ok(None);
+                    }
+                    None => {
+                        if let Some(unit) = self.units.next().await {
+                            self.take(unit?)?;
+                        }
+                    }
+                },
+                else => return exec_err!("a prediction of model '{}' has stalled", self.plan.model.handle().label()),
             }
         }
     }
 
-    async fn score(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
-        let plan = self.plan.clone();
+    /// Evaluates the features of `batch`, whose rows are then to be scored.
+    async fn open(&mut self, batch: RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
         // Features of rows that are not scored are not evaluated either: they may be what CASE guards against.
-        let chosen = plan.condition.as_ref().map(|condition| chosen_rows(condition, &batch)).transpose()?;
+        let chosen = self.plan.condition.as_ref().map(|condition| chosen_rows(condition, &batch)).transpose()?;
         let chosen = chosen.filter(|chosen| chosen.len() < rows);
         let scored = match &chosen {
             Some(chosen) => take_record_batch(&batch, chosen)?,
             None => batch.clone(),
         };
         let count = scored.num_rows();
-        let features = plan.features.iter().map(|feature| feature.evaluate(&scored)?.into_array(count));
+        let features = self.plan.features.iter().map(|feature| feature.evaluate(&scored)?.into_array(count));
         let features = features.collect::<Result<Vec<_>>>()?;
+        if count > 0 && self.predictor.is_none() {
+            self.load().await?;
+        }
         // The features, and their copy as tensors.
-        let bytes = features.iter().map(|feature| feature.to_data().get_slice_memory_size());
-        let bytes = 2 * bytes.sum::<Result<usize, ArrowError>>()?;
-        self.memory.try_resize(bytes)?;
-
-        let mut batch_size = std::mem::replace(&mut self.batch_size, BatchSize::new(1));
-        let start = Instant::now();
-        let score = move || {
-            let mut stats = ScoreStats::default();
-            let scores = plan.score(&features, count, &mut batch_size, &mut stats);
-            (scores, batch_size, stats)
-        };
-        let scored = match self.short {
-            true => catch_unwind(AssertUnwindSafe(score)).map_err(|panic| message(panic.as_ref())),
-            false => SpawnedTask::spawn_blocking(score).join().await.map_err(|error| error.to_string()),
-        };
-        let (scores, batch_size, stats) = scored.map_err(|error| {
-            exec_datafusion_err!("a run of model '{}' panicked: {error}", self.plan.predictor.label())
-        })?;
-        self.short = start.elapsed() < LONGEST_RUN;
-        self.batch_size = batch_size;
-        self.metrics.record(&stats);
-        let scores = match &chosen {
-            Some(chosen) => scatter(&scores?, chosen, rows)?,
-            None => scores?,
-        };
-        self.memory.try_resize(bytes + scores.to_data().get_slice_memory_size()?)?;
-        let mut columns = batch.columns().to_vec();
-        columns.push(scores);
-        Ok(RecordBatch::try_new(self.plan.schema.clone(), columns)?)
+        let of_features = 2 * bytes(&features)?;
+        self.open.push_back(OpenBatch {
+            bytes: bytes(batch.columns())? + of_features,
+            bytes_of_row: of_features.div_ceil(count.max(1)) + self.bytes_of_score,
+            batch,
+            chosen,
+            features,
+            count,
+            started: 0,
+            done: 0,
+            scores: vec![],
+        });
+        self.account()
     }
+
+    async fn load(&mut self) -> Result<()> {
+        let predictor = match self.plan.model.loaded() {
+            Some(predictor) => predictor,
+            None => self.plan.model.load().await?,
+        };
+        self.plan.ran.note(&predictor);
+        self.batch_size = self.plan.batch_size.map_or_else(|| predictor.batch_sizing(), BatchSize::new);
+        self.predictor = Some(predictor);
+        Ok(())
+    }
+
+    /// Whether one more unit may be under way.
+    fn has_room(&self) -> bool {
+        let cores = self.plan.share.cores();
+        // One more than can run, so that no core waits for the input.
+        let most = if cores > 1 { cores + 1 } else { 1 };
+        self.units.is_empty() || (self.units.len() < most && self.bytes_under_way < self.plan.bytes_in_flight)
+    }
+
+    /// Starts units of the batches that are open, as many as may be under way; quick ones are done here.
+    async fn start_units(&mut self) -> Result<()> {
+        while self.has_room() {
+            let Some(place) = self.open.iter().position(|batch| batch.started < batch.count) else { return Ok(()) };
+            let Some(predictor) = self.predictor.clone() else { return Ok(()) }; // loaded with the first row
+            let threads = self.plan.share.cores();
+            let open = &mut self.open[place];
+            let left = open.count - open.started;
+            // Units share what may be under way.
+            self.batch_size.bound(self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1));
+            let fixed = predictor.fixed_batch().unwrap_or(1);
+            let rows = self.batch_size.unit(left, threads).next_multiple_of(fixed).min(left);
+            let features: Vec<_> = open.features.iter().map(|feature| feature.slice(open.started, rows)).collect();
+            let bytes = rows.saturating_mul(open.bytes_of_row);
+            open.started += rows;
+            self.bytes_under_way += bytes;
+            let estimate = self.batch_size.estimate(rows);
+            let unit =
+                Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size: self.batch_size.clone() };
+            let shared = threads > 1 && self.batch_size.is_worth_sharing(rows);
+            if !shared && self.units.is_empty() && estimate.is_some_and(|time| time < LONGEST_INLINE) {
+                let done = unit.here().await?;
+                self.take(done)?;
+            } else {
+                // On a task of its own, so that it goes on while this stream is not polled.
+                let label = self.plan.model.handle().label().to_owned();
+                let task = SpawnedTask::spawn(unit.on_another_thread());
+                let result = task.join_unwind().map(move |result| match result {
+                    Ok(unit) => unit,
+                    Err(_) => exec_err!("a run of model '{label}' was aborted"),
+                });
+                self.units.push_back(result.boxed());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a unit has scored to its batch, which is the first that is not done.
+    fn take(&mut self, unit: ScoredUnit) -> Result<()> {
+        self.bytes_under_way -= unit.bytes;
+        self.batch_size = unit.batch_size;
+        self.metrics.record(&unit.stats);
+        let Some(open) = self.open.iter_mut().find(|batch| batch.done < batch.count) else { return Ok(()) };
+        let of_scores = bytes(std::slice::from_ref(&unit.scores))?;
+        open.done += unit.rows;
+        open.bytes += of_scores;
+        let of_score = of_scores / unit.rows.max(1);
+        open.bytes_of_row = (open.bytes_of_row + of_score).saturating_sub(self.bytes_of_score);
+        self.bytes_of_score = of_score; // what comes out counts, too, from the first run on
+        open.scores.push(unit.scores);
+        self.account()
+    }
+
+    /// Tells the pool what is held.
+    fn account(&self) -> Result<()> {
+        self.memory.try_resize(self.open.iter().map(|batch| batch.bytes).sum())
+    }
+}
+
+/// Rows of one batch to be scored.
+struct Unit {
+    plan: Arc<ScoringPlan>,
+    predictor: Arc<Predictor>,
+    features: Vec<ArrayRef>,
+    rows: usize,
+    bytes: usize,
+    batch_size: BatchSize,
+}
+
+impl Unit {
+    /// Scores them on this thread, when cores are free.
+    async fn here(self) -> Result<ScoredUnit> {
+        let (_cores, wait) = self.cores().await;
+        self.score(wait)
+    }
+
+    /// Scores them on a thread where blocking is allowed, when cores are free.
+    async fn on_another_thread(self) -> Result<ScoredUnit> {
+        let (cores, wait) = self.cores().await;
+        let label = self.plan.model.handle().label().to_owned();
+        let run = move || {
+            let scored = self.score(wait);
+            drop(cores); // not before the run has ended, though nobody may wait for it any more
+            scored
+        };
+        match SpawnedTask::spawn_blocking(run).join().await {
+            Ok(scored) => scored,
+            Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
+        }
+    }
+
+    async fn cores(&self) -> (crate::engine::Cores, Duration) {
+        let start = Instant::now();
+        (self.plan.cores.take(self.plan.run.threads).await, start.elapsed())
+    }
+
+    fn score(mut self, wait: Duration) -> Result<ScoredUnit> {
+        let mut stats = ScoreStats { wait, ..ScoreStats::default() };
+        let Self { plan, predictor, features, rows, bytes, .. } = self;
+        let score = AssertUnwindSafe(|| {
+            let batch_size = &mut self.batch_size;
+            predictor.score_batches(&features, rows, plan.on_failure, batch_size, &plan.run, &mut stats)
+        });
+        let scores = catch_unwind(score).map_err(|panic| {
+            let (label, message) = (plan.model.handle().label(), message(panic.as_ref()));
+            exec_datafusion_err!("a run of model '{label}' panicked: {message}")
+        })??;
+        let scores = match scores.data_type() == &plan.result_type {
+            true => scores,
+            false => cast(&scores, &plan.result_type)?,
+        };
+        Ok(ScoredUnit { scores, rows, bytes, batch_size: self.batch_size, stats })
+    }
+}
+
+impl OpenBatch {
+    fn into_scored(self, plan: &ScoringPlan) -> Result<RecordBatch> {
+        let scores = match self.scores.as_slice() {
+            [] => new_empty_array(&plan.result_type),
+            [only] => only.clone(),
+            several => concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+        };
+        let scores = match &self.chosen {
+            Some(chosen) => scatter(&scores, chosen, self.batch.num_rows())?,
+            None => scores,
+        };
+        let mut columns = self.batch.columns().to_vec();
+        columns.push(scores);
+        Ok(RecordBatch::try_new(plan.schema.clone(), columns)?)
+    }
+}
+
+/// Bytes of these columns' values.
+fn bytes(columns: &[ArrayRef]) -> Result<usize> {
+    Ok(columns.iter().map(|column| column.to_data().get_slice_memory_size()).sum::<Result<usize, ArrowError>>()?)
 }
 
 /// What a panic said.
@@ -192,23 +382,4 @@ fn chosen_rows(condition: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result
     let values = values.as_boolean();
     let chosen = (0..values.len()).filter(|&row| values.is_valid(row) && values.value(row));
     Ok(chosen.map(|row| row as u64).collect::<Vec<_>>().into())
-}
-
-impl ScoringPlan {
-    fn score(
-        &self,
-        features: &[ArrayRef],
-        rows: usize,
-        batch_size: &mut BatchSize,
-        stats: &mut ScoreStats,
-    ) -> Result<ArrayRef> {
-        let parallel = self.share.cores();
-        let predictor = &self.predictor;
-        let scores =
-            predictor.score_batches(features, rows, self.on_failure, batch_size, parallel, &self.run, stats)?;
-        match scores.data_type() == &self.result_type {
-            true => Ok(scores),
-            false => Ok(cast(&scores, &self.result_type)?),
-        }
-    }
 }

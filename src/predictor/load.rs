@@ -5,11 +5,11 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 
 use super::observe::Trial;
-use super::{Predictor, batch_size};
-use crate::config::PredictConfig;
-use crate::engine::{CancelToken, CoreBudget, Device, Engine, Executable, LoadRequest, Loaded};
+use super::{BatchSize, Predictor, batch_size};
+use crate::catalog::ModelHandle;
+use crate::engine::{CancelToken, Device, Engine, Executable, LoadRequest, Loaded};
 use crate::error::{Result, bail, error};
-use crate::model::{Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
+use crate::model::{CallSignature, Dimension, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
 use crate::tensor::{ElementType, InputEncoder, OutputColumn, struct_fields};
 
 /// What a predictor is made from.
@@ -34,10 +34,10 @@ impl Predictor {
     pub(crate) fn load(
         source: PredictorSource,
         engines: &Arc<[Arc<dyn Engine>]>,
-        cores: &Arc<CoreBudget>,
         cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
-        let PredictorSource { label, model, features, options, engine } = source.clone();
+        let PredictorSource { label, model, features, options, engine: chosen } = source;
+        let given_features = features.clone();
         let mut inputs = model.signature().inputs.clone();
         let feature_names = name_features(&label, &mut inputs, features)?;
         let selected = select_outputs(&label, &model, &options)?;
@@ -51,9 +51,9 @@ impl Predictor {
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
-            chosen: engine != PredictConfig::AUTO,
+            chosen: chosen != ModelHandle::AUTO,
         };
-        let (engine, executable, refusals) = choose_engine(&model, &request, engines, &engine)?;
+        let (engine, executable, refusals) = choose_engine(&model, &request, engines, &chosen)?;
 
         let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
         let trial = Trial { label: &label, executable: executable.as_ref(), cancel, max_run: options.max_run };
@@ -70,26 +70,23 @@ impl Predictor {
             false => NullPolicy::Null,
         });
         let on_cpu = executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
-        let batch_size = options.batch_size.unwrap_or_else(|| batch_size::choose(&model, on_cpu));
+        let batch_size = options.batch_size.map_or_else(|| batch_size::choose(&model, on_cpu), BatchSize::new);
         Ok(Arc::new(Self {
-            encoder: InputEncoder::new(inputs.clone()),
+            call: CallSignature::new(inputs.clone(), feature_names, return_type),
             signature: Signature { inputs, outputs },
             engine,
             engines: engines.clone(),
-            source,
-            others: Arc::default(),
-            cores: cores.clone(),
+            given_features,
+            chosen,
             label,
             model,
             options,
-            feature_names,
             refusals,
             executable,
             fixed_batch,
             probed,
             known_good: Arc::default(),
             columns,
-            return_type,
             null_policy,
             batch_size,
         }))

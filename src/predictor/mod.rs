@@ -10,22 +10,14 @@ mod load;
 mod observe;
 mod score;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::array::ArrayRef;
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::Result as DFResult;
-use datafusion::config::ConfigOptions;
-use datafusion_predict_udfs::{OnFailure, ScoringModel};
+use crate::catalog::Readiness;
+use crate::engine::{Engine, Executable};
+use crate::model::{CallSignature, Model, ModelOptions, NullPolicy, Signature};
+use crate::tensor::{OutputColumn, Tensor};
 
-use crate::config::PredictConfig;
-use crate::engine::{CancelToken, CoreBudget, Engine, Executable, RunContext};
-use crate::error::{Result, bail, error};
-use crate::model::{Model, ModelOptions, NullPolicy, Signature};
-use crate::tensor::{ArgumentError, InputEncoder, OutputColumn, Tensor};
-
-pub(crate) use batch_size::{BatchSize, LONGEST_RUN};
+pub(crate) use batch_size::BatchSize;
 pub(crate) use load::PredictorSource;
 pub(crate) use score::ScoreStats;
 
@@ -37,12 +29,11 @@ pub struct Predictor {
     options: ModelOptions,
     /// Of the outputs, the shapes that were seen.
     signature: Signature,
-    feature_names: Option<Vec<String>>,
+    call: CallSignature,
     engine: String,
     /// Why each engine that comes before does not run it.
     refusals: Vec<String>,
     executable: Arc<dyn Executable>,
-    encoder: InputEncoder,
     /// The only number of rows that the model takes.
     fixed_batch: Option<usize>,
     /// Whether the model ran on made-up rows when it was loaded.
@@ -50,39 +41,41 @@ pub struct Predictor {
     /// If it did not: the inputs of the first run that succeeded.
     known_good: Arc<OnceLock<Vec<Tensor>>>,
     columns: Vec<OutputColumn>,
-    return_type: DataType,
     null_policy: NullPolicy,
-    batch_size: usize,
-    cores: Arc<CoreBudget>,
+    batch_size: BatchSize,
     engines: Arc<[Arc<dyn Engine>]>,
-    /// What it was made from, to make it again for another engine.
-    source: PredictorSource,
-    /// The same model by other engines, by the name that chose them.
-    others: Arc<Mutex<HashMap<String, Arc<Predictor>>>>,
+    /// Names that were given to its features.
+    given_features: Vec<String>,
+    /// The engine that was asked for: `auto`, or one by its name.
+    chosen: String,
 }
 
 impl Predictor {
     /// The same model under another name and version.
     pub(crate) fn labelled(&self, label: String) -> Self {
-        Self { label, others: Arc::default(), ..self.clone() }
+        Self { label, ..self.clone() }
     }
 
-    /// The same model, run by the engine that `choice` names, or by the first that can if it is `auto`.
-    ///
-    /// # Errors
-    /// An engine that is not there, or that can't run it.
-    pub(crate) fn by_engine(self: &Arc<Self>, choice: &str) -> Result<Arc<Self>> {
-        if choice == self.source.engine || choice == self.engine {
-            return Ok(self.clone());
+    /// How it is called.
+    pub(crate) fn call(&self) -> &CallSignature {
+        &self.call
+    }
+
+    /// What a catalog keeps of how it was made ready.
+    pub(crate) fn readiness(&self) -> Readiness {
+        Readiness {
+            chosen: self.chosen.clone(),
+            engine: self.engine.clone(),
+            device: self.device(),
+            batch_size: self.batch_size.rows(),
+            not_run_by: self.refusals.clone(),
+            takes_any_row: self.model.takes_any_row(),
         }
-        let others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = others().get(choice) {
-            return Ok(other.clone());
-        }
-        // Without the lock: loading may take long.
-        let source = PredictorSource { engine: choice.to_owned(), label: self.label.clone(), ..self.source.clone() };
-        let other = Self::load(source, &self.engines, &self.cores, &CancelToken::default())?;
-        Ok(others().entry(choice.to_owned()).or_insert(other).clone())
+    }
+
+    /// The engine that was asked for: `auto`, or one by its name.
+    pub(crate) fn chosen(&self) -> &str {
+        &self.chosen
     }
 
     /// The model as data.
@@ -121,25 +114,29 @@ impl Predictor {
         self.executable.size()
     }
 
+    /// How many runs its engine has made ready for at once.
+    pub(crate) fn sessions(&self) -> usize {
+        self.executable.sessions()
+    }
+
     /// Bytes that the model takes in this process, about: its graph and weights, and what its engines made of them.
     pub(crate) fn memory(&self) -> u64 {
         self.model.size() + self.compiled_size()
     }
 
-    /// Of that, what its engines made. One that does not know is taken to have made as much as the model.
+    /// Of that, what its engine made. One that does not know is taken to have made as much as the model.
     pub(crate) fn compiled_size(&self) -> u64 {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let engines = std::iter::once(self).chain(others.values().map(Arc::as_ref));
-        let sizes = engines.map(|predictor| match predictor.executable.size() {
-            Some(size) => size as u64,
-            None => self.model.size(),
-        });
-        sizes.sum()
+        self.executable.size().map_or(self.model.size(), |size| size as u64)
     }
 
     /// The names that were given to its features, if any.
     pub(crate) fn given_features(&self) -> &[String] {
-        &self.source.features
+        &self.given_features
+    }
+
+    /// The name and version that errors show.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// Where the model runs: `cpu`, `cuda:0`.
@@ -147,77 +144,23 @@ impl Predictor {
         self.executable.device()
     }
 
-    /// Rows for each run, unless the session says otherwise.
+    /// Rows for the first run, unless the session says otherwise; later ones may have more or less.
     pub fn batch_size(&self) -> usize {
-        self.batch_size
+        self.batch_size.rows()
+    }
+
+    /// How many rows the runs of a stream take.
+    pub(crate) fn batch_sizing(&self) -> BatchSize {
+        self.batch_size.clone()
+    }
+
+    /// The only number of rows that a run can have, if there is one.
+    pub(crate) fn fixed_batch(&self) -> Option<usize> {
+        self.fixed_batch
     }
 
     /// What becomes of NULL among the features.
     pub fn null_policy(&self) -> NullPolicy {
         self.null_policy
-    }
-
-    /// Whether some row of arguments of these types may be refused.
-    pub(crate) fn may_refuse_rows(&self, types: &[DataType]) -> bool {
-        let always_convertible = types.iter().all(|found| found.is_numeric() || *found == DataType::Boolean);
-        !always_convertible || self.null_policy == NullPolicy::Error || !self.model.takes_any_row()
-    }
-
-    /// `argument 2 ('age')`, for errors.
-    fn argument(&self, position: usize) -> String {
-        match self.feature_names.as_ref().and_then(|names| names.get(position)) {
-            Some(name) => format!("argument {} ('{name}')", position + 1),
-            None => format!("argument {}", position + 1),
-        }
-    }
-
-    fn unscorable(&self, error: ArgumentError) -> crate::Error {
-        error!(UnscorableRow, "model '{}': {}: {}", self.label, self.argument(error.argument), error.problem)
-    }
-
-    fn check(&self, types: &[DataType]) -> Result<()> {
-        let one_list = types.len() == 1 && self.encoder.matrix().is_some() && types[0].is_list();
-        if let Some(width) = self.encoder.width().filter(|width| *width != types.len() && !one_list) {
-            let names = self.feature_names.as_ref().map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
-            let features = if width == 1 { "feature" } else { "features" };
-            bail!(InvalidArguments, "model '{}' takes {width} {features}{names}, found {}", self.label, types.len());
-        }
-        self.encoder.check(types).map_err(|error| {
-            error!(InvalidArguments, "model '{}': {}: {}", self.label, self.argument(error.argument), error.problem)
-        })
-    }
-}
-
-impl ScoringModel for Predictor {
-    fn label(&self) -> &str {
-        &self.label
-    }
-
-    fn feature_names(&self) -> Option<&[String]> {
-        self.feature_names.as_deref()
-    }
-
-    fn check_arguments(&self, types: &[DataType]) -> DFResult<()> {
-        Ok(self.check(types)?)
-    }
-
-    fn return_type(&self) -> &DataType {
-        &self.return_type
-    }
-
-    fn score(
-        &self,
-        arguments: &[ArrayRef],
-        rows: usize,
-        on_failure: OnFailure,
-        options: &ConfigOptions,
-    ) -> DFResult<ArrayRef> {
-        let mut batch_size = BatchSize::new(self.batch_size);
-        let mut stats = ScoreStats::default();
-        let mut context = RunContext::default();
-        if let Some(config) = options.extensions.get::<PredictConfig>() {
-            context.cancel = config.cancel.clone();
-        }
-        Ok(self.score_batches(arguments, rows, on_failure, &mut batch_size, 1, &context, &mut stats)?)
     }
 }

@@ -1,9 +1,5 @@
 //! Scores batches of rows.
 
-use std::ops::Range;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
@@ -25,6 +21,8 @@ pub(crate) struct ScoreStats {
     pub rows: usize,
     /// Runs of the model.
     pub batches: usize,
+    /// Rows that could not be scored, and have NULL.
+    pub rows_failed: usize,
     /// Time for free cores to come.
     pub wait: Duration,
     /// Time from Arrow to tensors.
@@ -35,20 +33,6 @@ pub(crate) struct ScoreStats {
     pub decode: Duration,
 }
 
-/// What one of several threads has scored: batches by their first row, and what they took.
-type Part = (Vec<(usize, ArrayRef)>, ScoreStats);
-
-impl ScoreStats {
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.batches += other.batches;
-        self.wait += other.wait;
-        self.encode += other.encode;
-        self.run += other.run;
-        self.decode += other.decode;
-    }
-}
-
 /// Adds the time since `start` to `total`, and starts anew.
 fn lap(start: &mut Instant, total: &mut Duration) {
     let now = Instant::now();
@@ -57,18 +41,16 @@ fn lap(start: &mut Instant, total: &mut Duration) {
 }
 
 impl Predictor {
-    /// Predictions for `rows` rows, in runs of `batch_size`, of which `parallel` may go on at once.
+    /// Predictions for `rows` rows, in runs of `batch_size`, on this thread.
     ///
     /// # Errors
     /// A row that can't be scored (unless `on_failure` makes it NULL), an engine that fails, a query that is gone.
-    #[expect(clippy::too_many_arguments, reason = "each is a matter of its own")]
     pub(crate) fn score_batches(
         &self,
         arguments: &[ArrayRef],
         rows: usize,
         on_failure: OnFailure,
         batch_size: &mut BatchSize,
-        parallel: usize,
         context: &RunContext,
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
@@ -77,75 +59,20 @@ impl Predictor {
         let mut scores: Vec<ArrayRef> = vec![];
         let mut start = 0;
         while start < rows {
-            let left = rows - start;
-            if parallel > 1 && batch_size.is_worth_sharing(left) {
-                let step = batch_size.rows().min(left.div_ceil(parallel)).next_multiple_of(fixed);
-                scores.extend(self.score_at_once(
-                    arguments,
-                    start..rows,
-                    step,
-                    on_failure,
-                    parallel,
-                    context,
-                    stats,
-                )?);
-                break;
-            }
-            let count = batch_size.rows().next_multiple_of(fixed).min(left);
+            let count = batch_size.rows().next_multiple_of(fixed).min(rows - start);
             let clock = Instant::now();
-            let waited = stats.wait;
             scores.push(self.score_batch(arguments, start, count, on_failure, context, stats)?);
-            batch_size.observe(count, clock.elapsed().saturating_sub(stats.wait - waited));
+            batch_size.observe(count, clock.elapsed());
             start += count;
         }
         match scores.as_slice() {
-            [] => Ok(new_empty_array(&self.return_type)),
+            [] => Ok(new_empty_array(self.call.returns())),
             [only] => Ok(only.clone()),
             several => self.in_arrow(concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>())),
         }
     }
 
-    /// The rows of `range` in runs of `step`, `parallel` at once: where other partitions are done, this one gets their
-    /// cores.
-    #[expect(clippy::too_many_arguments, reason = "each is a matter of its own")]
-    fn score_at_once(
-        &self,
-        arguments: &[ArrayRef],
-        range: Range<usize>,
-        step: usize,
-        on_failure: OnFailure,
-        parallel: usize,
-        context: &RunContext,
-        stats: &mut ScoreStats,
-    ) -> Result<Vec<ArrayRef>> {
-        let starts: Vec<usize> = range.clone().step_by(step).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut stats = ScoreStats::default();
-            let mut scored = vec![];
-            while let Some(start) = starts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let count = step.min(range.end - start);
-                scored.push((*start, self.score_batch(arguments, *start, count, on_failure, context, &mut stats)?));
-            }
-            Ok((scored, stats))
-        };
-        let results: Vec<Result<Part>> = thread::scope(|scope| {
-            let helpers: Vec<_> = (1..parallel.min(starts.len())).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            let others = helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            std::iter::once(own).chain(others).collect()
-        });
-        let mut scored = vec![];
-        for result in results {
-            let (part, of_part) = result?;
-            scored.extend(part);
-            stats.add(&of_part);
-        }
-        scored.sort_by_key(|(start, _)| *start);
-        Ok(scored.into_iter().map(|(_, scores)| scores).collect())
-    }
-
-    /// One batch, on cores that it waits for.
+    /// One batch.
     fn score_batch(
         &self,
         arguments: &[ArrayRef],
@@ -157,11 +84,6 @@ impl Predictor {
     ) -> Result<ArrayRef> {
         let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
         let slice = self.with_missing_texts(slice)?;
-        let mut clock = Instant::now();
-        let Some(_cores) = self.cores.take(context.threads, &context.cancel) else {
-            bail!(Cancelled, "model '{}': the query was cancelled", self.label);
-        };
-        lap(&mut clock, &mut stats.wait);
         match on_failure {
             OnFailure::Error => self.score_rows(&slice, count, context, stats),
             OnFailure::Null => self.score_what_can_be(&slice, count, context, stats),
@@ -172,7 +94,11 @@ impl Predictor {
     fn with_missing_texts(&self, arguments: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
         let Some(text) = &self.options.missing_text else { return Ok(arguments) };
         let filled = arguments.into_iter().enumerate().map(|(i, argument)| {
-            if self.encoder.is_text(i) { self.in_arrow(with_missing_text(&argument, text)) } else { Ok(argument) }
+            if self.call.encoder().is_text(i) {
+                self.in_arrow(with_missing_text(&argument, text))
+            } else {
+                Ok(argument)
+            }
         });
         filled.collect()
     }
@@ -207,7 +133,10 @@ impl Predictor {
     ) -> Result<ArrayRef> {
         if rows == 1 {
             return match self.score_rows(arguments, rows, context, stats) {
-                Err(error) if may_be_the_rows(&error) => Ok(new_null_array(&self.return_type, 1)),
+                Err(error) if may_be_the_rows(&error) => {
+                    stats.rows_failed += 1;
+                    Ok(new_null_array(self.call.returns(), 1))
+                }
                 other => other,
             };
         }
@@ -226,7 +155,10 @@ impl Predictor {
     /// Whether the model still runs on inputs on which it ran before: the made-up ones, or else the first that it was
     /// given. Before any run has succeeded, nothing speaks against the engine.
     fn is_healthy(&self, context: &RunContext) -> bool {
-        let run = |inputs: &[Tensor]| self.executable.run(inputs, context).is_ok();
+        let run = |inputs: &[Tensor]| {
+            let run = |context: &RunContext| self.executable.run(inputs, context);
+            limited(&self.label, self.options.max_run, context, run).is_ok()
+        };
         let rows = self.fixed_batch.unwrap_or(2);
         let made_up = |dynamic| made_up(&self.signature.inputs, rows, dynamic).is_ok_and(|inputs| run(&inputs));
         match (self.probed, self.known_good.get()) {
@@ -246,10 +178,12 @@ impl Predictor {
     ) -> Result<ArrayRef> {
         let kept = rows_without_nulls(arguments, |argument, column| match self.null_policy {
             // A float may be NaN, in a list too; a list may not.
-            NullPolicy::Nan if self.encoder.has_nan(argument) => match self.encoder.takes_list(argument, arguments) {
-                true => list_nulls(column),
-                false => None,
-            },
+            NullPolicy::Nan if self.call.encoder().has_nan(argument) => {
+                match self.call.encoder().takes_list(argument, arguments) {
+                    true => list_nulls(column),
+                    false => None,
+                }
+            }
             _ => row_nulls(column),
         });
         let Some(kept) = kept else {
@@ -265,12 +199,12 @@ impl Predictor {
                 UnscorableRow,
                 "model '{}': {} is NULL in row {} of a batch (option on_null 'error')",
                 self.label,
-                self.argument(argument),
+                self.call.argument(argument),
                 row + 1
             );
         }
         if kept.is_empty() {
-            return Ok(new_null_array(&self.return_type, rows));
+            return Ok(new_null_array(self.call.returns(), rows));
         }
         let present = self.rows_at(arguments, &kept)?;
         let scores = self.score_groups(&present, kept.len(), context, stats)?;
@@ -286,7 +220,7 @@ impl Predictor {
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
         let dynamic = self.signature.inputs.iter().any(|input| input.row_elements().is_none());
-        let groups = if dynamic { self.encoder.ragged_groups(arguments, rows) } else { None };
+        let groups = if dynamic { self.call.encoder().ragged_groups(arguments, rows) } else { None };
         let Some(groups) = groups else {
             return self.score_chunks(arguments, rows, context, stats);
         };
@@ -335,10 +269,11 @@ impl Predictor {
         stats: &mut ScoreStats,
     ) -> Result<ArrayRef> {
         let mut clock = Instant::now();
-        let columns = self.executable.columnar().and_then(|engine| Some((engine, self.encoder.columns(arguments)?)));
+        let columns =
+            self.executable.columnar().and_then(|engine| Some((engine, self.call.encoder().columns(arguments)?)));
         let outputs = match columns {
             Some((engine, columns)) => {
-                let columns = columns.map_err(|error| self.unscorable(error))?;
+                let columns = columns.map_err(|error| self.call.unscorable(&self.label, error))?;
                 lap(&mut clock, &mut stats.encode);
                 let max_run = self.options.max_run;
                 let outputs =
@@ -363,7 +298,8 @@ impl Predictor {
         stats: &mut ScoreStats,
         clock: &mut Instant,
     ) -> Result<Vec<Tensor>> {
-        let inputs = self.encoder.encode(arguments, rows).map_err(|error| self.unscorable(error))?;
+        let inputs =
+            self.call.encoder().encode(arguments, rows).map_err(|error| self.call.unscorable(&self.label, error))?;
         lap(clock, &mut stats.encode);
         let max_run = self.options.max_run;
         let outputs = limited(&self.label, max_run, context, |context| self.executable.run(&inputs, context))?;
@@ -396,8 +332,8 @@ impl Predictor {
                 .map_err(|problem| error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label, column.name))
         });
         let array = tensor::concat(&self.columns, arrays.collect::<Result<Vec<_>>>()?);
-        if array.data_type() != &self.return_type {
-            bail!(InvalidOutput, "model '{}' gave {}, expected {}", self.label, array.data_type(), self.return_type);
+        if array.data_type() != self.call.returns() {
+            bail!(InvalidOutput, "model '{}' gave {}, expected {}", self.label, array.data_type(), self.call.returns());
         }
         Ok(array)
     }

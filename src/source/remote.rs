@@ -176,10 +176,7 @@ impl Download<'_> {
     ) -> Result<()> {
         let too_large = |found: String| {
             let limit = ByteSize(limit);
-            error!(
-                Unreadable,
-                "'{}' has {found} bytes, more than the {limit} that predict.download_limit allows", self.uri
-            )
+            error!(Unreadable, "'{}' has {found} bytes, more than the download limit of {limit}", self.uri)
         };
         if let Some(size) = size.filter(|size| *size > limit) {
             return Err(too_large(size.to_string()));

@@ -63,7 +63,8 @@ impl FunctionFactory for OnnxFunctionFactory {
         }
         let engine = PredictConfig::of(state.config_options()).engine;
         let predictor = self.runtime.load(&name, uri, vec![], options, &engine).await?;
-        let function = ModelFunction::declared(&name, predictor, parameters, statement.return_type)?;
+        let model = self.runtime.function_model(&name, predictor)?;
+        let function = ModelFunction::declared(&name, model, parameters, statement.return_type)?;
         Ok(RegisterFunction::Scalar(Arc::new(ScalarUDF::new_from_impl(function))))
     }
 }

@@ -8,13 +8,12 @@ use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as PlanStatement};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::dialect::{GenericDialect, dialect_from_str};
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
 use super::{hints, show, tables};
-use crate::catalog::Change;
+use crate::catalog::{Change, ModelHandle};
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
@@ -43,7 +42,6 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
     let runtime = runtime_of(context)?;
     let config = config_of(context);
     let catalog = runtime.catalog();
-    runtime.loader().limit(&config);
     match statement {
         PredictStatement::CreateModel(create) => {
             catalog.refresh().await?;
@@ -80,8 +78,12 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             catalog.refresh().await?;
             let snapshot = catalog.snapshot();
             let version = snapshot.lookup(&name)?;
-            let loaded = runtime.loader().load(version).await;
-            context.read_batch(show::model(&snapshot, version, loaded, &config.engine)?)
+            let registry = runtime.registry();
+            let loaded = match registry.handle_after_loading(version, &config.engine).await {
+                Ok(handle) => registry.load(&handle).await,
+                Err(error) => Err(error),
+            };
+            context.read_batch(show::model(&snapshot, version, loaded)?)
         }
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
@@ -96,42 +98,41 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
 /// The plan of `statement`, whose calls hold on to the versions that the names have now.
 async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRuntime) -> DFResult<LogicalPlan> {
     // Statements that have nothing to do with models do not wait for the catalog.
-    let mentions = references(statement);
-    let mut fresh = mentions.any;
-    if mentions.any {
+    let mut fresh = may_call_models(statement);
+    if fresh {
         runtime.catalog().refresh().await?;
-        prefetch(runtime, &mentions.models).await?;
     }
-    let planned = match state.statement_to_plan(statement.clone()).await {
-        // A view may call a model that others have made since.
-        Err(error) if !fresh && Error::find(&error).is_some_and(|it| it.kind() == ErrorKind::UnknownModel) => {
-            runtime.catalog().refresh().await?;
-            fresh = true;
-            state.statement_to_plan(statement.clone()).await
+    let plan = loop {
+        let planned = state.statement_to_plan(statement.clone()).await;
+        match &planned {
+            Ok(plan) if fresh || !depends_on_models(plan)? => break planned?,
+            // What is called is a view's, a prepared statement's or a table's: it is planned with what there is now.
+            Ok(_) => fresh = true,
+            Err(error) => match Error::find(error) {
+                Some(ours) if !fresh && ours.kind() == ErrorKind::UnknownModel => fresh = true,
+                // The catalog does not know the types of its calls: it was not run when it was created.
+                Some(ours) if ours.kind() == ErrorKind::NotLoaded => {
+                    let Some(version) = ours.subject() else { return planned };
+                    let version = runtime.catalog().snapshot().lookup(version)?.clone();
+                    runtime.registry().handle_after_loading(&version, ModelHandle::AUTO).await?;
+                    continue;
+                }
+                _ => return planned,
+            },
         }
-        planned => planned,
+        let before = runtime.catalog().snapshot();
+        runtime.catalog().refresh().await?;
+        if let Ok(plan) = planned
+            && Arc::ptr_eq(&before, &runtime.catalog().snapshot())
+        {
+            break plan; // nothing has changed
+        }
     };
-    let mut plan = planned?;
-    if !fresh && tables::are_read(&plan)? {
-        runtime.catalog().refresh().await?; // the tables, and what EXECUTE binds, look at it later
-    }
     if !holds_on_to_versions(&plan) {
         return Ok(plan);
     }
-    let options = state.config_options();
-    if !fresh && BindPredict::is_needed(&plan)? {
-        let before = runtime.catalog().snapshot();
-        runtime.catalog().refresh().await?;
-        if !Arc::ptr_eq(&before, &runtime.catalog().snapshot()) {
-            plan = state.statement_to_plan(statement.clone()).await?;
-        }
-    }
     let unbound = plan.clone();
-    let bound = match BindPredict::bind(plan, options) {
-        Ok(bound) => bound,
-        // A model may have been replaced between planning and binding: once more, with the new types.
-        Err(_) => BindPredict::bind(state.statement_to_plan(statement.clone()).await?, options)?,
-    };
+    let bound = BindPredict::bind(plan, state.config_options())?;
     if bound != unbound {
         // The types around a call are checked now, so that an error can still be explained.
         state.analyzer().execute_and_check(bound.clone(), state.config_options(), |_, _| {})?;
@@ -139,55 +140,15 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
     Ok(bound)
 }
 
-/// What a statement says about models.
-#[derive(Default)]
-struct References {
-    /// Whether it may need to know what there is.
-    any: bool,
-    /// The names that its calls give.
-    models: Vec<String>,
+/// Whether `statement` names what calls models, or a table of models.
+fn may_call_models(statement: &Statement) -> bool {
+    let text = statement.to_string().to_lowercase();
+    ["predict", "ml_compare"].iter().any(|word| text.contains(word))
 }
 
-/// The calls of models in `statement`, and its tables of models.
-fn references(statement: &Statement) -> References {
-    let text = statement.to_string();
-    let lower = text.to_lowercase();
-    let any = ["predict", "ml_compare"].iter().any(|word| lower.contains(word));
-    let mut models = vec![];
-    if any && let Ok(tokens) = Tokenizer::new(&GenericDialect {}, &text).tokenize() {
-        let tokens: Vec<_> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
-        // The string in `predict('m', …)` and in `model => 'm'`.
-        models.extend(tokens.windows(3).filter_map(|tokens| match tokens {
-            [_, Token::RArrow, Token::SingleQuotedString(name)] => Some(name.clone()),
-            [Token::Word(function), Token::LParen, Token::SingleQuotedString(name)] => {
-                let ours = ["predict", "try_predict"].iter().any(|known| function.value.eq_ignore_ascii_case(known));
-                ours.then(|| name.clone())
-            }
-            _ => None,
-        }));
-        models.sort();
-        models.dedup();
-    }
-    References { any, models }
-}
-
-/// Loads the models that are about to be called, while nothing waits. What can't be loaded is said when it is called.
-///
-/// # Errors
-/// A trial run that took too long: it would not be shorter when the call is bound.
-async fn prefetch(runtime: &PredictRuntime, models: &[String]) -> DFResult<()> {
-    let snapshot = runtime.catalog().snapshot();
-    for name in models {
-        let Ok(called) = snapshot.called(name) else { continue };
-        for (version, _) in called {
-            match runtime.loader().load(version).await {
-                Err(error) if error.kind() == ErrorKind::RunTooLong => return Err(error.into()),
-                Err(error) => log::debug!("model '{}' is not loaded yet: {error}", version.label()),
-                Ok(_) => {}
-            }
-        }
-    }
-    Ok(())
+/// Whether what `plan` gives depends on what the catalog holds.
+fn depends_on_models(plan: &LogicalPlan) -> DFResult<bool> {
+    Ok(tables::are_read(plan)? || (holds_on_to_versions(plan) && BindPredict::is_needed(plan)?))
 }
 
 /// The result of a statement that gives no rows.

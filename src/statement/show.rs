@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
-use datafusion_predict_udfs::ScoringModel;
 
 use super::{CreateModel, tables};
 use crate::catalog::{CatalogSnapshot, ModelEntry, ModelVersion, TensorNote};
@@ -27,7 +26,7 @@ pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
     let traffic = snapshot.models().map(|model| model.traffic.as_ref().map(ToString::to_string));
     let traffic: ArrayRef = Arc::new(traffic.collect::<StringArray>());
     let models: Vec<_> = snapshot.models().filter_map(|model| model.default_version()).collect();
-    let loaded: Vec<_> = models.iter().map(|version| runtime.loader().peek(version)).collect();
+    let loaded: Vec<_> = models.iter().map(|version| runtime.registry().peek(version)).collect();
     let each = |value: fn(&ModelVersion) -> String| strings(models.iter().map(|model| value(model)));
     let known = |value: fn(&Predictor) -> String| -> ArrayRef {
         Arc::new(loaded.iter().map(|model| model.as_deref().map(value)).collect::<StringArray>())
@@ -57,7 +56,7 @@ pub(super) fn created(
     created: Option<&ModelVersion>,
 ) -> DFResult<RecordBatch> {
     let version = created.or(before);
-    let loaded = version.and_then(|version| runtime.loader().peek(version));
+    let loaded = version.and_then(|version| runtime.registry().peek(version));
     let mut notes = vec![];
     if created.is_none() {
         notes.push("there is such a model already".to_owned());
@@ -101,7 +100,6 @@ pub(super) fn model(
     snapshot: &CatalogSnapshot,
     version: &ModelVersion,
     loaded: Result<Arc<Predictor>>,
-    engine: &str,
 ) -> DFResult<RecordBatch> {
     let mut rows: Vec<(&str, String, String)> = vec![];
     let mut row = |kind, name: &str, value: String| rows.push((kind, name.to_owned(), value));
@@ -153,8 +151,6 @@ pub(super) fn model(
             return table(&rows);
         }
     };
-    let chosen = predictor.by_engine(engine);
-    let predictor = chosen.as_ref().unwrap_or(&predictor);
     let model = predictor.model();
     let metadata = model.metadata();
     if !metadata.doc.is_empty() {
@@ -166,7 +162,7 @@ pub(super) fn model(
     for input in &predictor.signature().inputs {
         row("input", &input.name, input.type_line());
     }
-    for (i, feature) in predictor.feature_names().unwrap_or_default().iter().enumerate() {
+    for (i, feature) in predictor.call().features().unwrap_or_default().iter().enumerate() {
         let value_type = interface.features.get(i).map_or("", |feature| &feature.value_type);
         row("feature", feature, format!("argument {}: {value_type}", i + 1));
     }
@@ -182,18 +178,14 @@ pub(super) fn model(
     if let Some(class) = &predictor.options().class {
         row("call", "class", class.clone());
     }
-    row("call", "returns", predictor.return_type().to_string());
+    row("call", "returns", predictor.call().returns().to_string());
     row("call", "on_null", predictor.null_policy().to_string());
     row("call", "batch_size", predictor.batch_size().to_string());
-    if let Err(error) = &chosen {
-        row("call", "engine", format!("none: {error}"));
-    } else {
-        row("call", "engine", predictor.engine().to_owned());
-        row("call", "device", predictor.device());
-        row("call", "known devices", predictor.devices().join(", "));
-        for refusal in predictor.refusals() {
-            row("call", "not run by", refusal.clone());
-        }
+    row("call", "engine", predictor.engine().to_owned());
+    row("call", "device", predictor.device());
+    row("call", "known devices", predictor.devices().join(", "));
+    for refusal in predictor.refusals() {
+        row("call", "not run by", refusal.clone());
     }
     row("call", "bytes in memory", predictor.memory().to_string());
     table(&rows)

@@ -1,7 +1,9 @@
-//! The catalog as tables: `predict.models`, `predict.versions`, `predict.features`, `predict.history`.
+//! The catalog as tables, `predict.models`, `predict.versions`, `predict.features` and `predict.history`; and what this
+//! process has loaded of it, `predict.loaded`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{
@@ -18,6 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Statement, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::catalog::{CatalogSnapshot, HistoryEntry, ModelEntry, ModelVersion};
+use crate::registry::LoadedModel;
 use crate::runtime::PredictRuntime;
 
 /// The schema that holds the tables.
@@ -58,10 +61,11 @@ enum Kind {
     Versions,
     Features,
     History,
+    Loaded,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Models, Self::Versions, Self::Features, Self::History];
+    const ALL: [Self; 5] = [Self::Models, Self::Versions, Self::Features, Self::History, Self::Loaded];
 
     fn name(self) -> &'static str {
         match self {
@@ -69,6 +73,7 @@ impl Kind {
             Self::Versions => "versions",
             Self::Features => "features",
             Self::History => "history",
+            Self::Loaded => "loaded",
         }
     }
 
@@ -83,6 +88,7 @@ impl Kind {
             Self::Versions => versions(snapshot.models().flat_map(of_model), runtime),
             Self::Features => features(snapshot),
             Self::History => history_rows(&history),
+            Self::Loaded => loaded(&runtime.registry().loaded()),
         }
     }
 }
@@ -160,7 +166,7 @@ pub(super) fn versions<'a>(
     runtime: &PredictRuntime,
 ) -> Result<RecordBatch> {
     let (models, versions): (Vec<_>, Vec<_>) = versions.unzip();
-    let loaded: Vec<_> = versions.iter().map(|version| runtime.loader().peek(version)).collect();
+    let loaded: Vec<_> = versions.iter().map(|version| runtime.registry().peek(version)).collect();
     let mut aliases = ListBuilder::new(StringBuilder::new());
     for (model, version) in models.iter().zip(&versions) {
         for alias in model.aliases_of(version.version) {
@@ -211,6 +217,25 @@ fn features(snapshot: &CatalogSnapshot) -> Result<RecordBatch> {
         ("position", numbers(positions), false),
         ("name", optional_texts(features.iter().map(|(_, (_, feature))| feature.name.clone())), true),
         ("type", texts(features.iter().map(|(_, (_, feature))| feature.value_type.as_str())), false),
+    ])?)
+}
+
+/// What this process has in memory, a row for each version and engine.
+fn loaded(models: &[LoadedModel]) -> Result<RecordBatch> {
+    let text = |value: fn(&LoadedModel) -> &str| texts(models.iter().map(value));
+    let devices = models.iter().map(|model| Some(model.predictor.device()));
+    let micros = |model: &LoadedModel| {
+        let since = model.last_use.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    };
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("model", text(|model| model.handle.name()), false),
+        ("version", numbers(models.iter().map(|model| model.handle.version())), true),
+        ("engine", text(|model| model.predictor.engine()), false),
+        ("device", optional_texts(devices), false),
+        ("sessions", numbers(models.iter().map(|model| Some(model.predictor.sessions() as u64))), false),
+        ("bytes", numbers(models.iter().map(|model| Some(model.predictor.memory()))), false),
+        ("last_use", times(models.iter().map(micros)), false),
     ])?)
 }
 

@@ -43,11 +43,11 @@ impl OutputColumn {
     pub(crate) fn new(spec: &TensorSpec, zip_map: Option<&ClassLabels>) -> Self {
         let value = spec.element.arrow();
         let (data_type, form) = match (zip_map, spec.row_shape()) {
-            (Some(labels), _) => (map_type(labels, value), Form::Map(labels.clone())),
+            (Some(labels), _) => (map_type(key_type(labels), value), Form::Map(labels.clone())),
             (None, [] | [Dimension::Fixed(1)]) => (value, Form::Scalar),
             (None, dims) => {
                 let dims: Vec<_> = dims.iter().map(Dimension::size).collect();
-                (dims.iter().fold(value, |inner, _| DataType::List(item(inner))), Form::Lists(dims))
+                (dims.iter().fold(value, |inner, _| list_type(inner)), Form::Lists(dims))
             }
         };
         Self { name: spec.name.clone(), data_type, form }
@@ -117,6 +117,11 @@ pub(crate) fn struct_fields(columns: &[OutputColumn]) -> Fields {
     columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect()
 }
 
+/// The type of lists of `inner`.
+pub(crate) fn list_type(inner: DataType) -> DataType {
+    DataType::List(item(inner))
+}
+
 fn item(data_type: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(data_type, true))
 }
@@ -135,17 +140,21 @@ fn list(inner: ArrayRef, rows: usize, size: usize) -> Result<ArrayRef, String> {
 }
 
 /// The fields of a map's entries, with the names that DataFusion's functions and Parquet expect.
-fn map_entries(labels: &ClassLabels, value: DataType) -> Fields {
-    let key = match &labels.labels {
-        Labels::Ints(_) => DataType::Int64,
-        Labels::Strings(_) => DataType::Utf8,
-    };
+fn map_entries(key: DataType, value: DataType) -> Fields {
     Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)])
 }
 
-fn map_type(labels: &ClassLabels, value: DataType) -> DataType {
-    let entries = DataType::Struct(map_entries(labels, value));
+/// The type of maps from `key` to `value`.
+pub(crate) fn map_type(key: DataType, value: DataType) -> DataType {
+    let entries = DataType::Struct(map_entries(key, value));
     DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
+}
+
+fn key_type(labels: &ClassLabels) -> DataType {
+    match &labels.labels {
+        Labels::Ints(_) => DataType::Int64,
+        Labels::Strings(_) => DataType::Utf8,
+    }
 }
 
 fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {
@@ -153,7 +162,7 @@ fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {
         Labels::Ints(ints) => Arc::new((0..rows).flat_map(|_| ints.iter().copied()).collect::<Int64Array>()),
         Labels::Strings(strings) => Arc::new((0..rows).flat_map(|_| strings.iter().map(Some)).collect::<StringArray>()),
     };
-    let fields = map_entries(labels, values.data_type().clone());
+    let fields = map_entries(key_type(labels), values.data_type().clone());
     let entries = StructArray::new(fields.clone(), vec![keys, values], None);
     let field = Arc::new(Field::new("entries", DataType::Struct(fields), false));
     Arc::new(MapArray::new(field, OffsetBuffer::from_repeated_length(labels.len(), rows), entries, None, false))

@@ -47,6 +47,11 @@ impl ElementType {
         })
     }
 
+    /// The type that ONNX calls `name`, as [`Display`](fmt::Display) writes it.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        (1..=16).filter_map(Self::from_onnx).find(|element| element.to_string() == name)
+    }
+
     /// The Arrow type of a column of such elements.
     pub fn arrow(self) -> DataType {
         match self {

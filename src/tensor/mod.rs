@@ -10,7 +10,7 @@ use datafusion::arrow::array::{Array, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
 use half::{bf16, f16};
 
-pub(crate) use decode::{OutputColumn, concat, struct_fields};
+pub(crate) use decode::{OutputColumn, concat, list_type, map_type, struct_fields};
 pub use element::ElementType;
 pub(crate) use encode::{ArgumentError, InputEncoder};
 pub(crate) use missing::with_missing_text;

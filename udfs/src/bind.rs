@@ -32,7 +32,7 @@ pub fn bind_call(
     mut arguments: Vec<Expr>,
     input: Option<&LogicalPlan>,
     schema: &DFSchema,
-    choose: &dyn Fn(Arc<dyn ScoringModel>) -> Result<Arc<dyn ScoringModel>>,
+    choose: &dyn Fn(Arc<dyn ScoringModel>) -> Arc<dyn ScoringModel>,
 ) -> Result<Expr> {
     if arguments.len() < 2 {
         return function.too_few_arguments();
@@ -43,7 +43,7 @@ pub fn bind_call(
         _ => None,
     };
     let bind = |model| -> Result<BoundCall> {
-        let model = choose(model)?;
+        let model = choose(model);
         let features = features(model.as_ref(), arguments.clone(), input, schema)?;
         let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
         model.check_arguments(&types)?;

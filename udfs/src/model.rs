@@ -1,13 +1,16 @@
 //! What the SQL functions need to know of a model.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr_common::dyn_eq::{DynEq, DynHash};
 
 /// Turns the name in `predict('name', …)` into one version of a model.
 pub trait ModelResolver: Debug + Send + Sync {
@@ -62,8 +65,11 @@ pub enum OnFailure {
     Null,
 }
 
-/// One version of a model, ready to score Arrow columns.
-pub trait ScoringModel: Any + Debug + Send + Sync {
+/// One version of a model, as plans hold it.
+///
+/// Plans are compared, so a model has a value: two that are equal score alike. Implementations derive or write [`Eq`] and
+/// [`Hash`], from which [`DynEq`] and [`DynHash`] follow.
+pub trait ScoringModel: Any + Debug + Send + Sync + DynEq + DynHash {
     /// The model as plans and errors show it, for instance `churn/3`.
     fn label(&self) -> &str;
 
@@ -76,8 +82,15 @@ pub trait ScoringModel: Any + Debug + Send + Sync {
     /// The type of a prediction.
     fn return_type(&self) -> &DataType;
 
+    /// What the field of a prediction says of where it came from: files that are written of it keep that.
+    fn provenance(&self) -> HashMap<String, String> {
+        HashMap::new()
+    }
+
     /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column. `options` are
     /// those of the query's session, which may say how long a call may take, or that nobody waits for it any more.
+    ///
+    /// Called on the thread that evaluates the expression, which may belong to an async runtime.
     fn score(
         &self,
         arguments: &[ArrayRef],
@@ -85,4 +98,18 @@ pub trait ScoringModel: Any + Debug + Send + Sync {
         on_failure: OnFailure,
         options: &ConfigOptions,
     ) -> Result<ArrayRef>;
+}
+
+impl PartialEq for dyn ScoringModel {
+    fn eq(&self, other: &Self) -> bool {
+        self.dyn_eq(other as &dyn Any)
+    }
+}
+
+impl Eq for dyn ScoringModel {}
+
+impl Hash for dyn ScoringModel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.dyn_hash(state);
+    }
 }

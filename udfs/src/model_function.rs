@@ -103,6 +103,12 @@ impl ModelFunction {
         }
     }
 
+    /// The column of predictions that a plan calls `name`.
+    pub fn output_field(&self, name: &str) -> FieldRef {
+        let field = Field::new(name, self.return_type.clone(), true);
+        Arc::new(field.with_metadata(self.model.provenance()))
+    }
+
     /// The type of a prediction of this function.
     pub fn result_type(&self) -> &DataType {
         &self.return_type
@@ -178,8 +184,9 @@ fn score_rows(
 impl PartialEq for ModelFunction {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
-            && Arc::ptr_eq(&self.model, &other.model)
+            && *self.model == *other.model
             && self.on_failure == other.on_failure
+            && self.features == other.features
             && self.guarded == other.guarded
             && self.return_type == other.return_type
     }
@@ -190,7 +197,7 @@ impl Eq for ModelFunction {}
 impl Hash for ModelFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
-        Arc::as_ptr(&self.model).hash(state);
+        self.model.hash(state);
     }
 }
 
@@ -208,7 +215,7 @@ impl ScalarUDFImpl for ModelFunction {
     }
 
     fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::new(Field::new(&self.name, self.return_type.clone(), true)))
+        Ok(self.output_field(&self.name))
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -109,8 +109,12 @@ impl ScalarUDFImpl for PredictFunction {
         if args.arg_fields.len() < 2 {
             return self.too_few_arguments();
         }
-        let model = self.resolve(args.scalar_arguments.first().copied().flatten())?;
-        Ok(Arc::new(Field::new(self.name(), model.first()?.return_type().clone(), true)))
+        let resolved = self.resolve(args.scalar_arguments.first().copied().flatten())?;
+        let field = Field::new(self.name(), resolved.first()?.return_type().clone(), true);
+        Ok(Arc::new(match resolved {
+            Resolved::Model(model) => field.with_metadata(model.provenance()),
+            Resolved::Split { .. } => field, // of several versions
+        }))
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {

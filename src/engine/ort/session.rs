@@ -1,5 +1,6 @@
 //! The sessions of one model.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
@@ -26,6 +27,8 @@ pub(super) struct OrtExecutable {
     device: Device,
     environment: Environment,
     cores: Arc<CoreBudget>,
+    /// All sessions, in use or not.
+    sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
     idle: Mutex<Vec<(usize, Session)>>,
     /// The model's large weights, in memory once for all sessions. They point into `model`.
@@ -58,6 +61,7 @@ impl OrtExecutable {
             environment,
             cores,
             weights,
+            sessions: AtomicUsize::new(0),
             idle,
         };
         let first = executable.create(1)?; // so that a model that can't be loaded fails here
@@ -75,7 +79,9 @@ impl OrtExecutable {
             };
         }
         let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
-        builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)
+        let session = builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)?;
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Ok(session)
     }
 
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
@@ -112,6 +118,7 @@ impl OrtExecutable {
         // two such numbers, so that two queries do not drive out each other's.
         while idle.iter().map(|(threads, _)| threads).sum::<usize>() > 2 * self.cores.total() && idle.len() > 1 {
             idle.remove(0);
+            self.sessions.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -161,5 +168,9 @@ impl Executable for OrtExecutable {
 
     fn device(&self) -> String {
         self.device.to_string()
+    }
+
+    fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 }

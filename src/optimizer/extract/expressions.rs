@@ -8,7 +8,7 @@ use datafusion::common::{Column, Result};
 use datafusion::logical_expr::utils::disjunction;
 use datafusion::logical_expr::{Case, Expr, LogicalPlan, Projection, lit};
 
-use super::{Extraction, Lifted, Names, Prediction, has_call, is_at_hand, is_call, split_guard};
+use super::{Extraction, Lifted, Names, Prediction, can_be_lifted, has_call, is_at_hand, is_call, split_guard};
 use crate::plan::Predict;
 
 impl Extraction {
@@ -62,7 +62,7 @@ impl Replacement<'_> {
     }
 
     fn replace_call(&mut self, call: Expr, condition: Option<&Expr>) -> Result<Expr> {
-        if !is_at_hand(&call, self.input.plan.schema()) || self.room < 2 {
+        if !can_be_lifted(&call) || !is_at_hand(&call, self.input.plan.schema()) || self.room < 2 {
             return Ok(call);
         }
         let (call, guard) = split_guard(&call);
@@ -144,7 +144,7 @@ impl Replacement<'_> {
             call if is_call(call) => {
                 let (bare, guard) = split_guard(call);
                 let holds_another = call.exists(|inner| Ok(is_call(inner) && inner != call))?;
-                if holds_another || !is_at_hand(call, self.input.plan.schema()) {
+                if holds_another || !can_be_lifted(call) || !is_at_hand(call, self.input.plan.schema()) {
                     return Ok(());
                 }
                 let Some(condition) = self.rows(condition, guard.as_ref())? else { return Ok(()) };

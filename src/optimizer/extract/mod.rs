@@ -20,7 +20,7 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use super::calls::{calls_models, has_call, is_at_hand, is_call, split_guard, with_guard};
+use super::calls::{calls_models, can_be_lifted, has_call, is_at_hand, is_call, split_guard, with_guard};
 use super::names::keep_name;
 use crate::config::PredictConfig;
 use expressions::Replacement;

@@ -1,0 +1,164 @@
+//! What a plan holds of a model: a value.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
+
+use super::{Interface, ModelVersion, VersionRecord};
+use crate::model::{CallSignature, NullPolicy};
+
+/// One version of a model as plans hold it: which file it is, how it is called, and by which engine it is to run.
+///
+/// A handle is a value. It is compared and hashed by what it says, can be sent to another process, and says all that
+/// planning needs: no model is loaded and no network asked to plan a query. Which memory and which engine serve it is
+/// decided where it is run.
+///
+/// It holds no credentials: where a file can't be read without, the process that runs it must have them.
+#[derive(Debug, Clone)]
+pub struct ModelHandle {
+    name: String,
+    version: Option<u64>,
+    label: String,
+    record: Arc<VersionRecord>,
+    interface: Arc<Interface>,
+    engine: String,
+    /// Read from the interface.
+    call: CallSignature,
+}
+
+/// What was seen when a version was first made ready to run: what EXPLAIN shows of it until it is loaded again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The engine that was asked for: `auto`, or one by its name.
+    pub chosen: String,
+    /// The engine that took it.
+    pub engine: String,
+    /// Where it ran: `cpu`, `cuda:0`.
+    pub device: String,
+    /// Rows for each run.
+    pub batch_size: usize,
+    /// Why engines that come before do not run it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_run_by: Vec<String>,
+    /// Whether any row of numbers can be scored: nothing is looked up by its value.
+    #[serde(default)]
+    pub takes_any_row: bool,
+}
+
+impl ModelHandle {
+    /// The engine choice that leaves it to the model.
+    pub const AUTO: &str = "auto";
+
+    /// The handle of a catalog's version, to be run by `engine`; `None` if its interface does not tell the types of its
+    /// calls.
+    pub(crate) fn of_version(version: &ModelVersion, interface: Arc<Interface>, engine: &str) -> Option<Self> {
+        let record = version.record.clone();
+        Self::new(version.model.clone(), Some(version.version), record, interface, engine.to_owned())
+    }
+
+    /// A handle from its parts. A function made of a model has no `version`.
+    pub(crate) fn new(
+        name: String,
+        version: Option<u64>,
+        record: Arc<VersionRecord>,
+        interface: Arc<Interface>,
+        engine: String,
+    ) -> Option<Self> {
+        let call = interface.call_signature()?;
+        let label = match version {
+            Some(version) => format!("{name}/{version}"),
+            None => name.clone(),
+        };
+        Some(Self { name, version, label, record, interface, engine, call })
+    }
+
+    /// The same version, to be run by `engine`, or by the first that can if that is `auto`.
+    #[must_use]
+    pub fn with_engine(&self, engine: &str) -> Self {
+        Self { engine: engine.to_owned(), ..self.clone() }
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version's number; none of a function that was made of a file.
+    pub fn version(&self) -> Option<u64> {
+        self.version
+    }
+
+    /// Name and version as plans and errors show them: `churn/3`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Which file it is, and the options of its calls.
+    pub fn record(&self) -> &Arc<VersionRecord> {
+        &self.record
+    }
+
+    /// Its features and outputs.
+    pub fn interface(&self) -> &Arc<Interface> {
+        &self.interface
+    }
+
+    /// The engine that is to run it, or `auto`.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// The type of a prediction.
+    pub fn return_type(&self) -> &DataType {
+        self.call.returns()
+    }
+
+    pub(crate) fn call(&self) -> &CallSignature {
+        &self.call
+    }
+
+    /// What was recorded of it when it was created, if it was to be run by the same engine then.
+    pub fn readiness(&self) -> Option<&Readiness> {
+        let same = |ready: &&Readiness| ready.chosen == self.engine || ready.engine == self.engine;
+        self.record.ready.as_ref().filter(same)
+    }
+
+    /// Whether some row of arguments of these types may be refused, as far as is known.
+    pub(crate) fn may_refuse_rows(&self, types: &[DataType]) -> bool {
+        let always_convertible = types.iter().all(|found| found.is_numeric() || *found == DataType::Boolean);
+        let takes_any_row = self.record.ready.as_ref().is_some_and(|ready| ready.takes_any_row);
+        !always_convertible || self.record.options.on_null == Some(NullPolicy::Error) || !takes_any_row
+    }
+
+    /// What a prediction's field says of where it came from.
+    pub(crate) fn provenance(&self) -> HashMap<String, String> {
+        let mut says = HashMap::from([
+            ("predict.model".to_owned(), self.name.clone()),
+            ("predict.sha256".to_owned(), self.record.sha256.clone()),
+        ]);
+        says.extend(self.version.map(|version| ("predict.version".to_owned(), version.to_string())));
+        says
+    }
+
+    /// What makes two handles the same; the content has one interface.
+    fn identity(&self) -> (&str, &str, &str, &VersionRecord) {
+        (&self.label, &self.record.sha256, &self.engine, &self.record)
+    }
+}
+
+impl PartialEq for ModelHandle {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity() && self.interface == other.interface
+    }
+}
+
+impl Eq for ModelHandle {}
+
+impl Hash for ModelHandle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.label, &self.record.sha256, &self.engine).hash(state);
+    }
+}

@@ -1,0 +1,412 @@
+//! Handles → models at work: loaded when rows first need them, once for each process, and unloaded when they take more
+//! memory than they may.
+
+mod model;
+pub(crate) mod planning;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+
+pub use model::RegisteredModel;
+
+use crate::background;
+use crate::catalog::{Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
+use crate::config::ByteSize;
+use crate::engine::{CancelToken, CoreBudget, Engine};
+use crate::error::{Result, bail, error};
+use crate::model::Model;
+use crate::predictor::{Predictor, PredictorSource};
+use crate::source;
+use crate::storage::{DiskCache, StorageOptions};
+
+/// What a process has loaded.
+///
+/// A model is loaded by the first who needs it; who comes meanwhile waits for the same answer, be it an error. When all of
+/// them are gone, loading ends. After an error the next one who comes tries again.
+pub(crate) struct ModelRegistry {
+    catalog: Arc<dyn ModelCatalog>,
+    engines: Arc<[Arc<dyn Engine>]>,
+    cores: Arc<CoreBudget>,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+/// What the models of a process may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Memory of all loaded models, in bytes, before the least recently used are unloaded; 0 is no limit.
+    pub model_memory: ByteSize,
+    /// Disk for what is fetched from afar.
+    pub cache_size: ByteSize,
+    /// The largest file that is fetched.
+    pub download_limit: ByteSize,
+    /// The folder for what is fetched, if one was named.
+    pub cache_folder: Option<PathBuf>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            model_memory: ByteSize(0),
+            cache_size: ByteSize(10 << 30),
+            download_limit: ByteSize(8 << 30),
+            cache_folder: None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    ready: HashMap<Arc<ModelHandle>, Ready>,
+    /// Held by those who wait alone.
+    loading: HashMap<Arc<ModelHandle>, WeakShared<Loading>>,
+    /// Where models came from whose files the catalog does not hold, with what neither it nor a handle keeps: credentials.
+    sources: HashMap<SourceKey, (String, StorageOptions)>,
+    /// Interfaces that the catalog does not know: those of versions that were not run when they were created.
+    interfaces: HashMap<(String, u64), Arc<Interface>>,
+    /// Models by their hashes: versions that are the same file share its weights.
+    models: HashMap<String, Weak<Model>>,
+    /// Counts uses, to know which is the least recent.
+    clock: u64,
+}
+
+type Loading = BoxFuture<'static, Result<Arc<Predictor>>>;
+
+struct Ready {
+    predictor: Arc<Predictor>,
+    used: u64,
+    last_use: SystemTime,
+    /// Whether it could be loaded again.
+    reloadable: bool,
+}
+
+/// A model that is loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadedModel {
+    pub handle: Arc<ModelHandle>,
+    pub predictor: Arc<Predictor>,
+    pub last_use: SystemTime,
+}
+
+impl ModelRegistry {
+    pub(crate) fn new(
+        catalog: Arc<dyn ModelCatalog>,
+        engines: Arc<[Arc<dyn Engine>]>,
+        cores: Arc<CoreBudget>,
+        limits: Limits,
+    ) -> Self {
+        Self { catalog, engines, cores, limits, state: Mutex::default() }
+    }
+
+    /// Where what is fetched from afar is kept.
+    pub(crate) fn cache(&self) -> DiskCache {
+        let Limits { cache_folder, cache_size, download_limit, .. } = self.limits.clone();
+        DiskCache::new(cache_folder, cache_size.0, download_limit.0)
+    }
+
+    pub(crate) fn engines(&self) -> &Arc<[Arc<dyn Engine>]> {
+        &self.engines
+    }
+
+    pub(crate) fn cores(&self) -> &Arc<CoreBudget> {
+        &self.cores
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of `version`, to be run by `engine`.
+    ///
+    /// # Errors
+    /// A version whose types the catalog does not know, and that is not loaded here.
+    pub(crate) fn handle(&self, version: &ModelVersion, engine: &str) -> Result<Arc<ModelHandle>> {
+        let known = |interface| ModelHandle::of_version(version, interface, engine).map(Arc::new);
+        if let Some(handle) = known(version.interface.clone()) {
+            return Ok(handle);
+        }
+        let seen = self.state().interfaces.get(&(version.model.clone(), version.version)).cloned();
+        seen.and_then(known).ok_or_else(|| {
+            let label = version.label();
+            error!(
+                NotLoaded,
+                "model '{label}' was not run when it was created, so the type of its predictions is not known yet: DESCRIBE MODEL {label} loads it"
+            )
+            .about(&label)
+        })
+    }
+
+    /// The handle of `version`, as [`handle`](Self::handle), after loading it if its types are not known otherwise.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) async fn handle_after_loading(
+        self: &Arc<Self>,
+        version: &Arc<ModelVersion>,
+        engine: &str,
+    ) -> Result<Arc<ModelHandle>> {
+        if let Ok(handle) = self.handle(version, engine) {
+            return Ok(handle);
+        }
+        let registry = self.clone();
+        let order = Order::new(version.label(), version.record.clone(), &version.interface, engine);
+        let cancel = CancelToken::default();
+        let _cancel = cancel.cancel_on_drop();
+        let predictor = background::run(async move { registry.load_now(order, cancel).await }).await?;
+        let interface = Arc::new(Interface::of(&predictor));
+        self.state().interfaces.insert((version.model.clone(), version.version), interface);
+        let handle = self.handle(version, engine)?;
+        self.insert(&handle, predictor);
+        Ok(handle)
+    }
+
+    /// The model of `handle`, if it is loaded.
+    pub(crate) fn get(&self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
+        self.state().use_of(handle)
+    }
+
+    /// The model of `version`, if it is loaded, by whichever engine; without counting as a use.
+    pub(crate) fn peek(&self, version: &ModelVersion) -> Option<Arc<Predictor>> {
+        let state = self.state();
+        let of_version = |(handle, _): &(&Arc<ModelHandle>, &Ready)| {
+            handle.name() == version.model && handle.version() == Some(version.version)
+        };
+        let latest = state.ready.iter().filter(of_version).max_by_key(|(_, ready)| ready.used)?;
+        Some(latest.1.predictor.clone())
+    }
+
+    /// The model of `handle`, if it is loaded; without counting as a use.
+    pub(crate) fn peek_handle(&self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
+        self.state().ready.get(handle).map(|ready| ready.predictor.clone())
+    }
+
+    /// All that is loaded, by label.
+    pub(crate) fn loaded(&self) -> Vec<LoadedModel> {
+        let state = self.state();
+        let each = state.ready.iter().map(|(handle, ready)| LoadedModel {
+            handle: handle.clone(),
+            predictor: ready.predictor.clone(),
+            last_use: ready.last_use,
+        });
+        let mut all: Vec<_> = each.collect();
+        all.sort_by(|a, b| (a.handle.label(), a.handle.engine()).cmp(&(b.handle.label(), b.handle.engine())));
+        all
+    }
+
+    /// The model of `handle`; loaded first if it is not.
+    ///
+    /// # Errors
+    /// A file that can't be read, or that is not the one that the version was made of; those of loading a model.
+    pub(crate) async fn load(self: &Arc<Self>, handle: &Arc<ModelHandle>) -> Result<Arc<Predictor>> {
+        self.loading(handle).await
+    }
+
+    /// As [`load`](Self::load), on this thread, which waits.
+    ///
+    /// Only for a call that is a plain function in a plan that our planner did not make: such a call is synchronous. The work
+    /// is done by threads of our own, so a worker of an async runtime that waits here waits for nothing that it would do.
+    pub(crate) fn load_blocking(self: &Arc<Self>, handle: &Arc<ModelHandle>) -> Result<Arc<Predictor>> {
+        let loading = self.loading(handle);
+        background::block_on(loading)
+    }
+
+    /// The one answer for all who want this model now.
+    fn loading(self: &Arc<Self>, handle: &Arc<ModelHandle>) -> Shared<Loading> {
+        let mut state = self.state();
+        if let Some(predictor) = state.use_of(handle) {
+            return futures::future::ready(Ok(predictor)).boxed().shared();
+        }
+        if let Some(loading) = state.loading.get(handle).and_then(WeakShared::upgrade) {
+            return loading;
+        }
+        let (registry, wanted) = (self.clone(), handle.clone());
+        let work = async move {
+            let cancel = CancelToken::default();
+            let _cancel = cancel.cancel_on_drop();
+            let work = {
+                let (registry, order) = (registry.clone(), Order::of(&wanted));
+                async move { registry.load_now(order, cancel).await }
+            };
+            let loaded = background::run(work).await;
+            registry.state().loading.remove(&wanted);
+            if let Ok(predictor) = &loaded {
+                registry.insert(&wanted, predictor.clone());
+            }
+            loaded
+        };
+        let loading = work.boxed().shared();
+        state.loading.retain(|_, loading| loading.upgrade().is_some());
+        state.loading.extend(loading.downgrade().map(|weak| (handle.clone(), weak)));
+        loading
+    }
+
+    /// Takes over a model that is loaded.
+    pub(crate) fn insert(&self, handle: &Arc<ModelHandle>, predictor: Arc<Predictor>) {
+        {
+            let mut state = self.state();
+            state.clock += 1;
+            let model = predictor.model();
+            state.models.insert(model.sha256().to_owned(), Arc::downgrade(model));
+            let source = state.sources.get(&source_key(handle)).map_or(handle.record().uri.as_str(), |(uri, _)| uri);
+            let reloadable = handle.record().copied || (model.has_file() && !source::is_redacted(source));
+            let (used, last_use) = (state.clock, SystemTime::now());
+            state.ready.insert(handle.clone(), Ready { predictor, used, last_use, reloadable });
+        }
+        self.evict(handle);
+    }
+
+    /// Remembers where `version` came from, if its files are not in the catalog.
+    pub(crate) fn remember(&self, version: &ModelVersion, uri: &str, storage: &StorageOptions) {
+        let key = (version.label(), version.record.sha256.clone());
+        self.state().sources.insert(key, (uri.to_owned(), storage.clone()));
+    }
+
+    async fn load_now(&self, order: Order, cancel: CancelToken) -> Result<Arc<Predictor>> {
+        let Order { label, record, .. } = &order;
+        let named = |error: crate::Error| error.of_model(label);
+        let shared = self.state().models.get(&record.sha256).and_then(Weak::upgrade);
+        let model = match shared {
+            Some(model) => model,
+            None => {
+                let path = self.path(&order).await.map_err(named)?;
+                match self.read(&order, path).await {
+                    Ok(model) if model.sha256() == record.sha256 || !record.copied => model,
+                    Err(error) if !record.copied => return Err(named(error)),
+                    // What was in the cache is gone, or damaged.
+                    Ok(_) | Err(_) => {
+                        self.catalog.forget(record, &self.cache());
+                        let path = self.path(&order).await.map_err(named)?;
+                        self.read(&order, path).await.map_err(named)?
+                    }
+                }
+            }
+        };
+        if model.sha256() != record.sha256 {
+            bail!(
+                InvalidModel,
+                "model '{label}': the file '{}' is not the one that the version was made of: expected sha256 {}, found {}",
+                model.uri(),
+                record.sha256,
+                model.sha256()
+            );
+        }
+        self.state().models.insert(record.sha256.clone(), Arc::downgrade(&model));
+        let source = PredictorSource {
+            options: record.options.clone(),
+            label: order.label,
+            model,
+            features: order.features,
+            engine: order.engine,
+        };
+        let engines = self.engines.clone();
+        background::blocking(move || Predictor::load(source, &engines, &cancel)).await
+    }
+
+    /// Where the file is on this machine, fetched first if it is not.
+    async fn path(&self, order: &Order) -> Result<PathBuf> {
+        let (record, cache) = (&order.record, self.cache());
+        if record.copied {
+            return self.catalog.fetch(record, &cache).await;
+        }
+        let source = self.state().sources.get(&order.source_key()).cloned();
+        let (uri, storage) = source.unwrap_or_else(|| (record.uri.clone(), StorageOptions::default()));
+        Ok(source::fetch(&uri, &storage, &cache).await?.path)
+    }
+
+    async fn read(&self, order: &Order, path: PathBuf) -> Result<Arc<Model>> {
+        let record = &order.record;
+        // Of what the catalog holds, errors name the copy.
+        let uri = if record.copied { path.display().to_string() } else { record.uri.clone() };
+        background::blocking(move || Model::read_file(&uri, &path)).await
+    }
+
+    /// Unloads the least recently used while all take more than the limit; never `newest`, nor what could not be loaded
+    /// again. Queries that run go on with what they hold.
+    fn evict(&self, newest: &Arc<ModelHandle>) {
+        let limit = self.limits.model_memory.0;
+        let snapshot = self.catalog.snapshot();
+        let mut state = self.state();
+        let state = &mut *state;
+        state.models.retain(|_, model| model.strong_count() > 0);
+        // What was dropped is not called any more.
+        let is_there = |handle: &ModelHandle| match handle.version() {
+            Some(version) => snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version)),
+            None => true, // a function
+        };
+        state.ready.retain(|handle, _| handle == newest || is_there(handle));
+        if limit == 0 {
+            return;
+        }
+        loop {
+            // Versions of the same content share its weights.
+            let models = state.ready.values().map(|ready| ready.predictor.model());
+            let models: HashMap<_, _> = models.map(|model| (Arc::as_ptr(model), model.size())).collect();
+            let compiled: u64 = state.ready.values().map(|ready| ready.predictor.compiled_size()).sum();
+            if models.values().sum::<u64>() + compiled <= limit {
+                return;
+            }
+            let may_go = state.ready.iter().filter(|(handle, ready)| ready.reloadable && *handle != newest);
+            let oldest = may_go.min_by_key(|(_, ready)| ready.used);
+            let Some(oldest) = oldest.map(|(handle, _)| handle.clone()) else { return };
+            state.ready.remove(&oldest);
+        }
+    }
+}
+
+impl State {
+    fn use_of(&mut self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
+        let ready = self.ready.get_mut(handle)?;
+        self.clock += 1;
+        ready.used = self.clock;
+        ready.last_use = SystemTime::now();
+        Some(ready.predictor.clone())
+    }
+}
+
+/// What loading a model needs to know.
+struct Order {
+    label: String,
+    record: Arc<VersionRecord>,
+    /// Names for its features, if any were given.
+    features: Vec<String>,
+    engine: String,
+}
+
+impl Order {
+    fn of(handle: &ModelHandle) -> Self {
+        let (record, interface) = (handle.record(), handle.interface());
+        Self::new(handle.label().to_owned(), record.clone(), interface, handle.engine())
+    }
+
+    fn new(label: String, record: Arc<VersionRecord>, interface: &Interface, engine: &str) -> Self {
+        let features = if record.names_given { interface.feature_names() } else { vec![] };
+        Self { label, record, features, engine: engine.to_owned() }
+    }
+
+    fn source_key(&self) -> SourceKey {
+        (self.label.clone(), self.record.sha256.clone())
+    }
+}
+
+/// Label and hash.
+type SourceKey = (String, String);
+
+fn source_key(handle: &ModelHandle) -> SourceKey {
+    (handle.label().to_owned(), handle.record().sha256.clone())
+}
+
+/// Without what it holds, which is long, and may be secret.
+impl std::fmt::Debug for ModelRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelRegistry").field("catalog", &self.catalog).finish_non_exhaustive()
+    }
+}

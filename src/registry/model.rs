@@ -1,0 +1,139 @@
+//! A handle that can be called.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::Result as DFResult;
+use datafusion::config::ConfigOptions;
+use datafusion_predict_udfs::{OnFailure, ScoringModel};
+
+use super::{ModelRegistry, planning};
+use crate::catalog::ModelHandle;
+use crate::config::PredictConfig;
+use crate::engine::{CoreBudget, RunContext};
+use crate::error::{Result, bail};
+use crate::predictor::{Predictor, ScoreStats};
+
+/// A model as the functions of a plan hold it: a handle, and the registry of the process that loads it when it is needed.
+///
+/// It is equal to another with the same handle.
+#[derive(Debug, Clone)]
+pub struct RegisteredModel {
+    handle: Arc<ModelHandle>,
+    registry: Arc<ModelRegistry>,
+}
+
+impl RegisteredModel {
+    pub(crate) fn new(handle: Arc<ModelHandle>, registry: Arc<ModelRegistry>) -> Self {
+        Self { handle, registry }
+    }
+
+    /// The model behind `model`, if it is one of ours: others are called as functions only.
+    pub(crate) fn of(model: &Arc<dyn ScoringModel>) -> Option<&Self> {
+        (model.as_ref() as &dyn std::any::Any).downcast_ref()
+    }
+
+    /// Which version it is, and how it is called.
+    pub fn handle(&self) -> &Arc<ModelHandle> {
+        &self.handle
+    }
+
+    /// The same version, to be run by `engine`.
+    pub(crate) fn with_engine(&self, engine: &str) -> Self {
+        if self.handle.engine() == engine {
+            return self.clone();
+        }
+        Self { handle: Arc::new(self.handle.with_engine(engine)), registry: self.registry.clone() }
+    }
+
+    /// The loaded model, if it is loaded.
+    pub(crate) fn loaded(&self) -> Option<Arc<Predictor>> {
+        self.registry.get(&self.handle)
+    }
+
+    /// The loaded model, if it is loaded, without counting as a use.
+    pub(crate) fn peek(&self) -> Option<Arc<Predictor>> {
+        self.registry.peek_handle(&self.handle)
+    }
+
+    /// The cores that its runs share with those of others.
+    pub(crate) fn cores(&self) -> &Arc<CoreBudget> {
+        self.registry.cores()
+    }
+
+    /// The loaded model; loaded first if it is not.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::load`].
+    pub(crate) async fn load(&self) -> Result<Arc<Predictor>> {
+        self.registry.load(&self.handle).await
+    }
+}
+
+impl PartialEq for RegisteredModel {
+    fn eq(&self, other: &Self) -> bool {
+        self.handle == other.handle
+    }
+}
+
+impl Eq for RegisteredModel {}
+
+impl Hash for RegisteredModel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.handle.hash(state);
+    }
+}
+
+impl ScoringModel for RegisteredModel {
+    fn label(&self) -> &str {
+        self.handle.label()
+    }
+
+    fn feature_names(&self) -> Option<&[String]> {
+        self.handle.call().features()
+    }
+
+    fn check_arguments(&self, types: &[DataType]) -> DFResult<()> {
+        Ok(self.handle.call().check(self.handle.label(), types)?)
+    }
+
+    fn return_type(&self) -> &DataType {
+        self.handle.return_type()
+    }
+
+    fn provenance(&self) -> HashMap<String, String> {
+        self.handle.provenance()
+    }
+
+    /// Runs on the caller's thread, without waiting for cores, which a synchronous function can't.
+    ///
+    /// Plans that our planner made have loaded the model before. Where it did not, this thread waits for it.
+    fn score(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        on_failure: OnFailure,
+        options: &ConfigOptions,
+    ) -> DFResult<ArrayRef> {
+        let score = || -> Result<ArrayRef> {
+            if planning::is_under_way() {
+                bail!(NotLoaded, "model '{}' is not called while a query is planned", self.handle.label());
+            }
+            let predictor = match self.loaded() {
+                Some(predictor) => predictor,
+                None => self.registry.load_blocking(&self.handle)?,
+            };
+            let mut context = RunContext::default();
+            if let Some(config) = options.extensions.get::<PredictConfig>() {
+                context.cancel = config.cancel.clone();
+            }
+            let mut batch_size = predictor.batch_sizing();
+            let mut stats = ScoreStats::default();
+            predictor.score_batches(arguments, rows, on_failure, &mut batch_size, &context, &mut stats)
+        };
+        Ok(score()?)
+    }
+}
