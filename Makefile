@@ -9,6 +9,7 @@ SERVERS     := $(CACHE)/servers
 BENCH       ?= $(CACHE)/bench
 MATRIX      ?= $(CACHE)/matrix
 FUZZ_SECONDS ?= 600
+FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -19,11 +20,11 @@ demo: runtime ## the main job, on data and models of this repository
 	$(CARGO_TARGET_DIR)/debug/datafusion-predict --echo -f sql/scripts/demo.sql
 
 test: lint runtime onnx servers ## all tests
-	cargo test --workspace
+	cargo test --workspace $(FEATURES)
 
 lint: ## format and lints
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 runtime: $(RUNTIME)/onnxruntime-$(ONNXRUNTIME) ## ONNX Runtime, where the library looks for it
 
@@ -44,10 +45,10 @@ servers: ## the servers that our tests run: S3, MLflow
 matrix: runtime ## hundreds of models by the converters, against Python's onnxruntime
 	. benches/environment.sh && environment models tests/models/requirements.txt
 	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
-	MATRIX="$(MATRIX)" cargo test --workspace --test equivalence -- --ignored --nocapture
+	MATRIX="$(MATRIX)" cargo test --workspace $(FEATURES) --test equivalence -- --ignored --nocapture
 
 queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
-	cargo test --workspace --test generated_queries -- --ignored --nocapture
+	cargo test --workspace $(FEATURES) --test generated_queries -- --ignored --nocapture
 
 FUZZ := CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev
 FUZZ_LIMITS := -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096
@@ -63,7 +64,8 @@ release: runtime ## the fast binary
 
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
-	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines --bench placement
+	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines --bench placement \
+	    --bench row_groups
 
 clean:
 	cargo clean

@@ -53,6 +53,8 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
+#[cfg(feature = "proto")]
+pub use plan::PredictCodec;
 pub use plan::{LoadModelsExec, Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};
 pub use predictor::Predictor;
 pub use registry::RegisteredModel;

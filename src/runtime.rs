@@ -17,7 +17,7 @@ use crate::predictor::{Predictor, PredictorSource};
 use crate::registry::{Limits, ModelRegistry, RegisteredModel};
 use crate::source::{self, Fetched};
 use crate::statement::CreateModel;
-use crate::storage::StorageOptions;
+use crate::storage::{StorageOptions, absolute};
 use crate::tensor::InputEncoder;
 
 /// The models of a process and the engines that run them. Sessions may share one.
@@ -45,10 +45,7 @@ impl PredictRuntime {
     /// found.
     pub fn new(onnxruntime: Option<PathBuf>) -> Self {
         let cores = Arc::new(CoreBudget::default());
-        let engines: [Arc<dyn Engine>; 2] =
-            [Arc::new(NativeEngine), Arc::new(OrtEngine::new(onnxruntime, cores.clone()))];
-        let catalog = Arc::new(ObjectStoreCatalog::in_memory());
-        Self::of(catalog, Arc::new(engines), cores, Limits::default())
+        Self::of_engines(OrtEngine::new(onnxruntime, cores.clone()), cores)
     }
 
     fn of(
@@ -59,6 +56,22 @@ impl PredictRuntime {
     ) -> Self {
         let registry = Arc::new(ModelRegistry::new(catalog.clone(), engines, cores, limits));
         Self { catalog, registry }
+    }
+
+    /// Lets all runs of ONNX Runtime on the CPU take `bytes` of memory, where a run that asks for more is an error; 0 is no
+    /// limit, and half of the machine's memory unless it is called. The library is the one at `onnxruntime`, or the one that
+    /// is found.
+    #[must_use]
+    pub fn with_runtime_memory(onnxruntime: Option<PathBuf>, bytes: u64) -> Self {
+        let cores = Arc::new(CoreBudget::default());
+        let ort = OrtEngine::new(onnxruntime, cores.clone()).with_memory_limit(bytes);
+        Self::of_engines(ort, cores)
+    }
+
+    fn of_engines(ort: OrtEngine, cores: Arc<CoreBudget>) -> Self {
+        let engines: [Arc<dyn Engine>; 2] = [Arc::new(NativeEngine), Arc::new(ort)];
+        let catalog = Arc::new(ObjectStoreCatalog::in_memory());
+        Self::of(catalog, Arc::new(engines), cores, Limits::default())
     }
 
     fn with_limits(self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -310,15 +323,5 @@ fn record_of(model: &Model, uri: String, copied: bool, names_given: bool, option
         producer: model.metadata().producer.clone(),
         opset: model.metadata().opsets_line(),
         ready: None,
-    }
-}
-
-/// A path that other processes understand, too.
-fn absolute(uri: &str) -> String {
-    match crate::storage::Place::of(uri) {
-        Ok(crate::storage::Place::Local(path)) => {
-            std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
-        }
-        _ => uri.to_owned(),
     }
 }

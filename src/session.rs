@@ -35,30 +35,32 @@ impl PredictExt for SessionStateBuilder {
     fn with_predict(mut self, runtime: Arc<PredictRuntime>) -> Self {
         let mut config = self.config().take().unwrap_or_default();
         let engines = runtime.registry().engines();
+        let first = config.get_extension::<PredictRuntime>().is_none();
         let options = PredictConfig::of(config.options()).with_engines(engines.iter().map(|engine| engine.name()));
         config = config.with_option_extension(options);
         *self.config() = Some(config.with_extension(runtime.clone()));
 
         let resolver = Arc::new(CatalogResolver::new(runtime.clone()));
-        let functions = [OnFailure::Error, OnFailure::Null].map(|on| PredictFunction::udf(resolver.clone(), on));
-        let [predict, _] = &functions;
-        let planners: [Arc<dyn RelationPlanner>; 2] =
-            [Arc::new(MlPredictPlanner::new(predict.clone())), Arc::new(MlComparePlanner::new(predict.clone()))];
+        let functions =
+            [OnFailure::Error, OnFailure::Null, OnFailure::Reason].map(|on| PredictFunction::udf(resolver.clone(), on));
         self.scalar_functions().get_or_insert_default().extend(functions);
-        self.relation_planners().get_or_insert_default().splice(0..0, planners);
+        if first {
+            let planners: [Arc<dyn RelationPlanner>; 2] = [Arc::new(MlPredictPlanner), Arc::new(MlComparePlanner)];
+            self.relation_planners().get_or_insert_default().splice(0..0, planners);
+            let factory = OnnxFunctionFactory::new(self.function_factory().take());
+            *self.function_factory() = Some(Arc::new(factory) as Arc<dyn FunctionFactory>);
+        }
         add_tables(&mut self, &runtime);
 
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));
         add_optimizer_rules(self.optimizer().get_or_insert_with(Optimizer::new));
         add_physical_optimizer_rules(self.physical_optimizers().get_or_insert_with(PhysicalOptimizer::new));
         let planner = match self.query_planner().take() {
-            Some(planner) if (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>() => planner,
+            Some(planner) if is_ours(&planner) => planner,
             Some(planner) => PredictQueryPlanner::new(planner),
             None => PredictQueryPlanner::new(Arc::new(PlainPlanner)),
         };
         *self.query_planner() = Some(planner);
-        let factory = OnnxFunctionFactory::new(runtime, self.function_factory().take());
-        *self.function_factory() = Some(Arc::new(factory) as Arc<dyn FunctionFactory>);
         self
     }
 }
@@ -155,6 +157,23 @@ impl PredictSql for SessionContext {
             config.cancel = token;
         }
     }
+}
+
+/// Puts our query planner around the session's, where another one was set after [`PredictExt::with_predict`].
+pub(crate) fn keep_planner(context: &SessionContext) {
+    let state = context.state_ref();
+    if is_ours(state.read().query_planner()) {
+        return;
+    }
+    let mut state = state.write();
+    let id = state.session_id().to_owned();
+    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
+    let planner = PredictQueryPlanner::new(state.query_planner().clone());
+    *state = builder.with_query_planner(planner).build();
+}
+
+fn is_ours(planner: &Arc<dyn QueryPlanner + Send + Sync>) -> bool {
+    (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>()
 }
 
 /// The runtime of a session.

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
-use datafusion_predict::{ObjectStoreCatalog, PredictRuntime};
+use datafusion_predict::{ByteSize, ObjectStoreCatalog, PredictRuntime};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use args::{Args, Source};
@@ -75,7 +75,11 @@ fn main() -> ExitCode {
 fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
     let interactive = sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
-    let mut predict = PredictRuntime::new(args.onnxruntime.clone())
+    let predict = match args.runtime_memory {
+        Some(ByteSize(bytes)) => PredictRuntime::with_runtime_memory(args.onnxruntime.clone(), bytes),
+        None => PredictRuntime::new(args.onnxruntime.clone()),
+    };
+    let mut predict = predict
         .with_model_memory(args.model_memory.0)
         .with_cache_size(args.cache_size.0)
         .with_download_limit(args.download_limit.0);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use futures::StreamExt;
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use super::VersionRecord;
 use crate::background;
 use crate::error::{Error, Result, bail, error};
 use crate::model::HashWriter;
-use crate::storage::{CacheEntry, DiskCache, relative};
+use crate::storage::{CacheEntry, DiskCache, patience, relative};
 
 /// The name of the ONNX file, whatever it was called.
 pub(super) const MAIN: &str = "model.onnx";
@@ -66,7 +66,7 @@ pub(super) async fn publish(
         let there = match local {
             Some(local) => hash_of(local.join(target.as_ref())).await.is_some_and(|found| found == hash),
             // A large file is not sent again for the sake of what may have happened to its content.
-            None => size > PART && store.head(&target).await.is_ok_and(|found| found.size == size),
+            None => size > PART && patience::answer(store.head(&target)).await.is_ok_and(|found| found.size == size),
         };
         if !there {
             send(store, &target, &path, size, &hash).await?;
@@ -152,7 +152,7 @@ async fn send(
         if Sha256::digest(&bytes) != *expected {
             return Err(changed(path));
         }
-        let put = store.put(target, PutPayload::from(bytes)).await;
+        let put = patience::upload(store.put(target, PutPayload::from(bytes))).await;
         return put.map(drop).map_err(|cause| unwritable(target, cause));
     }
     let mut upload = store.put_multipart(target).await.map_err(|cause| unwritable(target, cause))?;
@@ -217,10 +217,9 @@ pub(super) async fn fetch(
                 fs::create_dir_all(parent).map_err(unwritable)?;
             }
             let failed = |cause| error!(Unreadable, "the catalog's file '{from}' can't be read").with_source(cause);
-            let mut bytes = store.get(&from).await.map_err(failed)?.into_stream();
+            let mut bytes = patience::answer(store.get(&from)).await.map_err(failed)?.into_stream();
             let mut file = fs::File::create(&to).map_err(unwritable)?;
-            while let Some(chunk) = bytes.next().await {
-                let chunk = chunk.map_err(failed)?;
+            while let Some(chunk) = patience::answer(bytes.try_next()).await.map_err(failed)? {
                 hash.update(&chunk);
                 file.write_all(&chunk).map_err(unwritable)?;
             }

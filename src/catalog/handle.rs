@@ -8,7 +8,11 @@ use datafusion::arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 use super::{Interface, ModelVersion, VersionRecord};
+#[cfg(feature = "proto")]
+use crate::error::{Result, error};
 use crate::model::{CallSignature, NullPolicy};
+#[cfg(feature = "proto")]
+use crate::storage::absolute;
 
 /// One version of a model as plans hold it: which file it is, how it is called, and by which engine it is to run.
 ///
@@ -73,6 +77,42 @@ impl ModelHandle {
             None => name.clone(),
         };
         Some(Self { name, version, label, record, interface, engine, call })
+    }
+
+    /// The handle as text, for another process. Paths are absolute; there are no credentials in it.
+    ///
+    /// # Errors
+    /// None that is known: what a handle holds can be written.
+    #[cfg(feature = "proto")]
+    pub(crate) fn to_json(&self) -> Result<String> {
+        let uri = absolute(&self.record.uri);
+        let record = VersionRecord { uri, ..self.record.as_ref().clone() };
+        let Self { name, version, interface, engine, .. } = self;
+        let text = Text {
+            name: name.clone(),
+            version: *version,
+            record,
+            interface: interface.as_ref().clone(),
+            engine: engine.clone(),
+        };
+        serde_json::to_string(&text)
+            .map_err(|cause| error!(InvalidStatement, "model '{}' can't be written", self.label).with_source(cause))
+    }
+
+    /// The handle that [`to_json`](Self::to_json) wrote, maybe in another process.
+    ///
+    /// # Errors
+    /// Another text, and one of a later release.
+    #[cfg(feature = "proto")]
+    pub(crate) fn from_json(text: &str) -> Result<Self> {
+        let unreadable = || error!(InvalidStatement, "the model of a plan that was sent here can't be read");
+        let Text { name, version, record, interface, engine } =
+            serde_json::from_str(text).map_err(|cause| unreadable().with_source(cause))?;
+        // What others wrote is not trusted with paths.
+        if !record.is_sound() {
+            return Err(unreadable());
+        }
+        Self::new(name, version, Arc::new(record), Arc::new(interface), engine).ok_or_else(unreadable)
     }
 
     /// The same version, to be run by `engine`, or by the first that can if that is `auto`.
@@ -147,6 +187,17 @@ impl ModelHandle {
     fn identity(&self) -> (&str, &str, &str, &VersionRecord) {
         (&self.label, &self.record.sha256, &self.engine, &self.record)
     }
+}
+
+/// A handle as it is sent.
+#[cfg(feature = "proto")]
+#[derive(Serialize, Deserialize)]
+struct Text {
+    name: String,
+    version: Option<u64>,
+    record: VersionRecord,
+    interface: Interface,
+    engine: String,
 }
 
 impl PartialEq for ModelHandle {

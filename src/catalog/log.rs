@@ -18,7 +18,7 @@ use super::commit::{Action, Commit, FORMAT, Formatted, HistoryEntry, read_json};
 use super::{CatalogSnapshot, Change};
 use crate::background;
 use crate::error::{Error, Result, bail, error};
-use crate::storage::hint;
+use crate::storage::{hint, patience};
 
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -276,8 +276,8 @@ impl Log {
     }
 
     async fn get(&self, path: &Path) -> Result<Option<bytes::Bytes>> {
-        let got = match self.store.get(path).await {
-            Ok(got) => got.bytes().await,
+        let got = match patience::answer(self.store.get(path)).await {
+            Ok(got) => patience::answer(got.bytes()).await,
             Err(error) => Err(error),
         };
         match got {
@@ -305,7 +305,7 @@ impl Log {
             })
             .await;
         }
-        match self.store.put_opts(path, PutPayload::from(bytes), options).await {
+        match patience::answer(self.store.put_opts(path, PutPayload::from(bytes), options)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
             Err(cause) => Err(self.failed("written", path, cause)),
@@ -313,7 +313,7 @@ impl Log {
     }
 
     async fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
-        let put = self.store.put(path, PutPayload::from(bytes)).await;
+        let put = patience::answer(self.store.put(path, PutPayload::from(bytes))).await;
         put.map(drop).map_err(|cause| self.failed("written", path, cause))
     }
 

@@ -39,6 +39,12 @@ impl CoreBudget {
         self.total
     }
 
+    /// Takes `count` cores (at most all) if they are free now, and nobody waits.
+    pub fn try_take(&self, count: usize) -> Option<Cores> {
+        let count = count.clamp(1, self.total) as u32; // no more than fit, see `new`
+        self.free.clone().try_acquire_many_owned(count).ok().map(|permit| Cores { permit: Some(permit) })
+    }
+
     /// Takes `count` cores (at most all) when they are free and those who came before have theirs.
     pub async fn take(&self, count: usize) -> Cores {
         let count = count.clamp(1, self.total) as u32; // no more than fit, see `new`

@@ -49,7 +49,7 @@ pub enum Loaded {
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadRequest {
-    /// The model's name and version, for errors.
+    /// The model's name, for errors.
     pub label: String,
     /// The model's inputs; sizes that the file leaves open may be known here.
     pub inputs: Vec<TensorSpec>,

@@ -1,19 +1,22 @@
 //! Binds each call by name to one version of its model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, plan_err};
+use datafusion::functions::core::get_field;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF, lit};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion_predict_udfs::{ModelResolver, PlainFunction, PredictFunction, ScoringModel, bind_call};
+use datafusion_predict_udfs::{
+    ModelResolver, OUTCOME, OnFailure, PlainFunction, PredictFunction, ScoringModel, bind_call,
+};
 
-use super::calls::has_expr;
+use super::calls::{as_call, has_expr};
 use super::names::keep_name;
 use super::sort_wildcards::with_columns_of_from;
 use crate::config::PredictConfig;
@@ -51,7 +54,7 @@ impl BindPredict {
             moved |= bound.transformed && says_otherwise(&before, bound.data.schema());
             Ok(bound)
         })?;
-        Ok(bound.data)
+        Ok(share_outcomes(bound.data)?)
     }
 
     /// Whether any call of `plan`, in subqueries too, is not bound yet.
@@ -184,6 +187,46 @@ fn with_plain_terms(query: &RecursiveQuery) -> Result<Option<LogicalPlan>> {
         schema: Arc::new(schema),
         ..query.clone()
     })))
+}
+
+/// `plan` in which `try_predict` and `predict_error` of the same arguments are parts of one call, which is made once.
+fn share_outcomes(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut outcomes: HashSet<Expr> = HashSet::new();
+    plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if as_call(expr).is_some_and(|(function, _)| function.on_failure() == OnFailure::Reason) {
+                    outcomes.insert(expr.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    if outcomes.is_empty() {
+        return Ok(plan);
+    }
+    let shared = plan.transform_up_with_subqueries(|plan| {
+        let names = NamePreserver::new(&plan);
+        let shared = plan.map_expressions(|expr| {
+            let original = expr.clone();
+            let shared = expr.transform_up(|expr| {
+                let Some((function, call)) = as_call(&expr) else { return Ok(Transformed::no(expr)) };
+                let Some(function) = function.with_reason() else { return Ok(Transformed::no(expr)) };
+                let udf = Arc::new(ScalarUDF::new_from_impl(function));
+                let outcome = Expr::ScalarFunction(ScalarFunction::new_udf(udf, call.args.clone()));
+                if !outcomes.contains(&outcome) {
+                    return Ok(Transformed::no(expr));
+                }
+                Ok(Transformed::yes(get_field().call(vec![outcome, lit(OUTCOME[0])])))
+            })?;
+            Ok(shared.update_data(|expr| keep_name(&original, expr, &names)))
+        })?;
+        match shared.transformed {
+            true => Ok(Transformed::yes(shared.data.recompute_schema()?)),
+            false => Ok(shared),
+        }
+    })?;
+    Ok(shared.data)
 }
 
 /// Whether fields of the two have other metadata.

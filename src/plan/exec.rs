@@ -109,6 +109,23 @@ impl PredictExec {
         self.condition.as_ref()
     }
 
+    /// The call.
+    #[cfg(feature = "proto")]
+    pub(super) fn function(&self) -> &ModelFunction {
+        &self.function
+    }
+
+    /// Rows for each run, unless the model decides.
+    #[cfg(feature = "proto")]
+    pub(super) fn batch_size(&self) -> Option<usize> {
+        self.batch_size
+    }
+
+    #[cfg(feature = "proto")]
+    pub(super) fn placement(&self) -> Option<Placement> {
+        self.placement
+    }
+
     pub(crate) fn output_name(&self) -> &str {
         self.properties.eq_properties.schema().fields().last().map_or("", |field| field.name())
     }
@@ -248,6 +265,7 @@ impl DisplayAs for PredictExec {
         match self.function.on_failure() {
             OnFailure::Error => Ok(()),
             OnFailure::Null => write!(f, ", on_failure=null"),
+            OnFailure::Reason => write!(f, ", on_failure=reason"),
         }
     }
 }
@@ -316,7 +334,7 @@ impl ExecutionPlan for PredictExec {
             ran: self.ran.clone(),
             schema: self.schema(),
         };
-        let may_fail = self.function.on_failure() == OnFailure::Null;
+        let may_fail = self.function.on_failure() != OnFailure::Error;
         let metrics = PredictMetrics::new(&self.metrics, partition, may_fail);
         let input = self.input.execute(partition, context.clone())?;
         let stream = PredictStream::new(plan, input, metrics, partition, &context);

@@ -1,5 +1,7 @@
 //! Predictions as nodes of a plan.
 
+#[cfg(feature = "proto")]
+mod codec;
 mod dml;
 mod exec;
 mod hidden;
@@ -12,6 +14,8 @@ mod ran;
 mod share;
 mod stream;
 
+#[cfg(feature = "proto")]
+pub use codec::PredictCodec;
 pub(crate) use exec::Placement;
 pub use exec::PredictExec;
 pub(crate) use load_models::LoadModels;

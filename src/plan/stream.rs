@@ -8,6 +8,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_empty_array};
@@ -22,7 +23,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::RecordOutput;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_predict_udfs::OnFailure;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
@@ -30,7 +31,7 @@ use super::input::InputBatches;
 use super::metrics::PredictMetrics;
 use super::ran::Ran;
 use super::share::CoreShare;
-use crate::engine::{CancelOnDrop, CoreBudget, RunContext};
+use crate::engine::{CancelOnDrop, CoreBudget, Cores, RunContext};
 use crate::predictor::{BatchSize, Predictor, ScoreStats};
 use crate::registry::RegisteredModel;
 use crate::tensor::scatter;
@@ -77,6 +78,8 @@ pub(super) struct PredictStream {
     units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
     /// Bytes of those.
     bytes_under_way: usize,
+    /// How many of them other threads have not done yet.
+    elsewhere: Arc<AtomicUsize>,
     /// Of one row, as seen last.
     bytes_of_score: usize,
     metrics: PredictMetrics,
@@ -99,6 +102,22 @@ struct OpenBatch {
     /// Bytes of the batch, the features and the scores so far.
     bytes: usize,
     bytes_of_row: usize,
+}
+
+/// One unit that is counted as being under way on another thread, until this is dropped.
+struct Elsewhere(Arc<AtomicUsize>);
+
+impl Elsewhere {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Rows of one batch after they were scored.
@@ -126,6 +145,7 @@ impl PredictStream {
             open: VecDeque::new(),
             units: FuturesOrdered::new(),
             bytes_under_way: 0,
+            elsewhere: Arc::default(),
             bytes_of_score: 0,
             metrics,
             memory: MemoryConsumer::new(format!("PredictExec[{partition}]")).register(context.memory_pool()),
@@ -227,8 +247,8 @@ impl PredictStream {
     /// Whether one more unit may be under way.
     fn has_room(&self) -> bool {
         let cores = self.plan.share.cores();
-        // One more than can run, so that no core waits for the input.
-        let most = if cores > 1 { cores + 1 } else { 1 };
+        // More than can run, so that no core waits for the input.
+        let most = if cores > 1 { 2 * cores } else { 1 };
         self.units.is_empty() || (self.units.len() < most && self.bytes_under_way < self.plan.bytes_in_flight)
     }
 
@@ -243,27 +263,26 @@ impl PredictStream {
             // Units share what may be under way.
             self.batch_size.bound(self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1));
             let fixed = predictor.fixed_batch().unwrap_or(1);
-            let rows = self.batch_size.unit(left, threads).next_multiple_of(fixed).min(left);
+            let rows = self.batch_size.unit(left).next_multiple_of(fixed).min(left);
             let features: Vec<_> = open.features.iter().map(|feature| feature.slice(open.started, rows)).collect();
             let bytes = rows.saturating_mul(open.bytes_of_row);
             open.started += rows;
             self.bytes_under_way += bytes;
-            let estimate = self.batch_size.estimate(rows);
+            let quick = self.batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
+            // Others get two for each further core, so that none waits for this task, which scores a part itself.
+            let others = 2 * (threads - 1);
+            let shared = self.batch_size.is_worth_sharing(rows) && self.elsewhere.load(Ordering::Relaxed) < others;
             let unit =
                 Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size: self.batch_size.clone() };
-            let shared = threads > 1 && self.batch_size.is_worth_sharing(rows);
-            if !shared && self.units.is_empty() && estimate.is_some_and(|time| time < LONGEST_INLINE) {
+            if quick && !shared {
                 let done = unit.here().await?;
-                self.take(done)?;
+                match self.units.is_empty() {
+                    true => self.take(done)?,
+                    false => self.units.push_back(ready(Ok(done)).boxed()),
+                }
             } else {
-                // On a task of its own, so that it goes on while this stream is not polled.
-                let label = self.plan.model.handle().label().to_owned();
-                let task = SpawnedTask::spawn(unit.on_another_thread());
-                let result = task.join_unwind().map(move |result| match result {
-                    Ok(unit) => unit,
-                    Err(_) => exec_err!("a run of model '{label}' was aborted"),
-                });
-                self.units.push_back(result.boxed());
+                let under_way = Elsewhere::begin(&self.elsewhere);
+                self.units.push_back(unit.elsewhere(under_way));
             }
         }
         Ok(())
@@ -308,22 +327,38 @@ impl Unit {
         self.score(wait)
     }
 
-    /// Scores them on a thread where blocking is allowed, when cores are free.
-    async fn on_another_thread(self) -> Result<ScoredUnit> {
-        let (cores, wait) = self.cores().await;
+    /// Scores them on a thread where blocking is allowed, when cores are free; also while nobody polls.
+    fn elsewhere(self, under_way: Elsewhere) -> BoxFuture<'static, Result<ScoredUnit>> {
         let label = self.plan.model.handle().label().to_owned();
-        let run = move || {
-            let scored = self.score(wait);
-            drop(cores); // not before the run has ended, though nobody may wait for it any more
-            scored
+        let task = match self.plan.cores.try_take(self.plan.run.threads) {
+            Some(cores) => SpawnedTask::spawn_blocking(move || self.score_on(cores, under_way, Duration::ZERO)),
+            None => SpawnedTask::spawn(async move {
+                let (cores, wait) = self.cores().await;
+                let label = self.plan.model.handle().label().to_owned();
+                match SpawnedTask::spawn_blocking(move || self.score_on(cores, under_way, wait)).join().await {
+                    Ok(scored) => scored,
+                    Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
+                }
+            }),
         };
-        match SpawnedTask::spawn_blocking(run).join().await {
-            Ok(scored) => scored,
-            Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
+        async move {
+            match task.join().await {
+                Ok(scored) => scored,
+                Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
+            }
         }
+        .boxed()
     }
 
-    async fn cores(&self) -> (crate::engine::Cores, Duration) {
+    /// Scores them, and frees `cores` when that has ended, though nobody may wait for it any more.
+    fn score_on(self, cores: Cores, under_way: Elsewhere, wait: Duration) -> Result<ScoredUnit> {
+        let scored = self.score(wait);
+        drop(cores);
+        drop(under_way);
+        scored
+    }
+
+    async fn cores(&self) -> (Cores, Duration) {
         let start = Instant::now();
         (self.plan.cores.take(self.plan.run.threads).await, start.elapsed())
     }

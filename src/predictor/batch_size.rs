@@ -46,7 +46,7 @@ fn second_level_cache() -> usize {
 /// What takes less is not worth a change of threads.
 const QUICK: Duration = Duration::from_micros(300);
 
-/// What one thread takes of a batch at once while others could help, or while the query may be cancelled.
+/// What one thread scores at once: others may want its core, and the query may be cancelled.
 const UNIT: Duration = Duration::from_millis(10);
 
 /// A size must be this much worse than the one before it to be given up: times differ from run to run.
@@ -104,18 +104,13 @@ impl BatchSize {
         self.estimate(rows).is_none_or(|time| time > QUICK)
     }
 
-    /// Of `left` rows, how many one thread should score before it looks up, where `threads` may score at once: some runs,
-    /// which take no longer than one run should.
-    pub(crate) fn unit(&self, left: usize, threads: usize) -> usize {
-        if self.time_of_row <= 0.0 {
-            return self.rows.min(left);
-        }
-        let by_time = (UNIT.as_secs_f64() / self.time_of_row) as usize;
-        let runs = (by_time / self.rows).max(1).saturating_mul(self.rows).min(left);
-        if threads > 1 && self.is_worth_sharing(left) {
-            return runs.min(left.div_ceil(threads));
-        }
-        runs
+    /// Of `rows` rows, how many one thread should score before it looks up: some runs, which take no longer than one should.
+    pub(crate) fn unit(&self, rows: usize) -> usize {
+        let runs = match self.time_of_row > 0.0 {
+            true => (UNIT.as_secs_f64() / self.time_of_row) as usize / self.rows,
+            false => 1,
+        };
+        runs.max(1).saturating_mul(self.rows).min(rows)
     }
 
     /// Learns that a run of `rows` rows took `duration`.
@@ -186,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_batch_in_whole_runs() {
+    fn a_unit_is_some_runs() {
         let mut size = BatchSize::new(64);
-        assert_eq!(size.unit(8192, 2), 64, "nothing is known yet");
+        assert_eq!(size.unit(8192), 64, "nothing is known yet");
         size.observe(64, MS);
-        assert_eq!(size.unit(8192, 2), 640);
-        assert_eq!(size.unit(640, 4), 160);
-        assert_eq!(size.unit(30, 1), 30);
+        assert_eq!(size.unit(8192), 640);
+        assert_eq!(size.unit(30), 30);
+        assert!(size.is_worth_sharing(64) && !size.is_worth_sharing(8));
         size.observe(64, MS / 1000);
-        assert_eq!(size.unit(8192, 4), 8192, "too quick to be shared");
+        assert_eq!(size.unit(8192), 8192);
     }
 }

@@ -46,14 +46,15 @@ impl Predictor {
         }
 
         let request = LoadRequest {
-            label: label.clone(),
+            // Without the version, which is not known yet when a model is created: its errors are the same then and later.
+            label: label.split_once('/').map_or(label.as_str(), |(name, _)| name).to_owned(),
             inputs: inputs.clone(),
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
             chosen: chosen != ModelHandle::AUTO,
         };
-        let (engine, executable, refusals) = choose_engine(&model, &request, engines, &chosen)?;
+        let (engine, executable, refusals) = choose_engine(&label, &model, &request, engines, &chosen)?;
 
         let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
         let trial = Trial { label: &label, executable: executable.as_ref(), cancel, max_run: options.max_run };
@@ -95,12 +96,12 @@ impl Predictor {
 
 /// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
 fn choose_engine(
+    label: &str,
     model: &Arc<Model>,
     request: &LoadRequest,
     engines: &[Arc<dyn Engine>],
     choice: &str,
 ) -> Result<(String, Arc<dyn Executable>, Vec<String>)> {
-    let label = &request.label;
     let candidates = engines.iter().filter(|engine| !request.chosen || engine.name() == choice);
     let mut refusals = vec![];
     for engine in candidates {

@@ -121,7 +121,7 @@ impl Predictor {
 
     /// Bytes that the model takes in this process, about: its graph and weights, and what its engines made of them.
     pub(crate) fn memory(&self) -> u64 {
-        self.model.size() + self.compiled_size()
+        self.model.bytes_in_memory() + self.compiled_size()
     }
 
     /// Of that, what its engine made. One that does not know is taken to have made as much as the model.

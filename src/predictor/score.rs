@@ -1,10 +1,14 @@
 //! Scores batches of rows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, StringArray, StructArray, UInt32Array, UInt64Array, new_empty_array, new_null_array,
+};
 use datafusion::arrow::compute::{concat, take};
-use datafusion_predict_udfs::OnFailure;
+use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion_predict_udfs::{OUTCOME, OnFailure};
 
 use super::limit::limited;
 use super::observe::made_up;
@@ -40,6 +44,23 @@ fn lap(start: &mut Instant, total: &mut Duration) {
     *start = now;
 }
 
+/// Rows that can't be scored, in order, each with the reason.
+type Failures = Vec<(usize, Error)>;
+
+/// Predictions beside the reasons why some are missing.
+fn with_reasons(scores: ArrayRef, failures: Failures) -> ArrayRef {
+    let mut failures = failures.into_iter().peekable();
+    let reasons = (0..scores.len()).map(|row| {
+        let (_, error) = failures.next_if(|(failed, _)| *failed == row)?;
+        Some(error.to_string())
+    });
+    let reasons: ArrayRef = Arc::new(reasons.collect::<StringArray>());
+    let [prediction, error] = OUTCOME;
+    let fields =
+        vec![Field::new(prediction, scores.data_type().clone(), true), Field::new(error, DataType::Utf8, true)];
+    Arc::new(StructArray::new(fields.into(), vec![scores, reasons], None))
+}
+
 impl Predictor {
     /// Predictions for `rows` rows, in runs of `batch_size`, on this thread.
     ///
@@ -66,6 +87,7 @@ impl Predictor {
             start += count;
         }
         match scores.as_slice() {
+            [] if on_failure == OnFailure::Reason => Ok(with_reasons(new_empty_array(self.call.returns()), vec![])),
             [] => Ok(new_empty_array(self.call.returns())),
             [only] => Ok(only.clone()),
             several => self.in_arrow(concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>())),
@@ -86,7 +108,11 @@ impl Predictor {
         let slice = self.with_missing_texts(slice)?;
         match on_failure {
             OnFailure::Error => self.score_rows(&slice, count, context, stats),
-            OnFailure::Null => self.score_what_can_be(&slice, count, context, stats),
+            OnFailure::Null => self.score_what_can_be(&slice, count, context, stats).map(|(scores, _)| scores),
+            OnFailure::Reason => {
+                let (scores, failures) = self.score_what_can_be(&slice, count, context, stats)?;
+                Ok(with_reasons(scores, failures))
+            }
         }
     }
 
@@ -103,38 +129,47 @@ impl Predictor {
         filled.collect()
     }
 
-    /// As [`score_rows`](Self::score_rows), with NULL for the rows at fault, found by bisection.
+    /// As [`score_rows`](Self::score_rows), with NULL for the rows at fault, found by bisection; and these rows with their
+    /// errors.
     fn score_what_can_be(
         &self,
         arguments: &[ArrayRef],
         rows: usize,
         context: &RunContext,
         stats: &mut ScoreStats,
-    ) -> Result<ArrayRef> {
+    ) -> Result<(ArrayRef, Failures)> {
+        let mut failures = vec![];
         let error = match self.score_rows(arguments, rows, context, stats) {
-            Ok(scores) => return Ok(scores),
+            Ok(scores) => return Ok((scores, failures)),
             Err(error) if !may_be_the_rows(&error) => return Err(error),
             Err(error) => error,
         };
         if !matches!(error.kind(), ErrorKind::UnscorableRow) && !self.is_healthy(context) {
             return Err(error);
         }
-        let scores = self.bisect(arguments, rows, context, stats)?;
+        let scores = self.bisect(arguments, 0, rows, context, stats, &mut failures)?;
         // An engine that broke meanwhile is no row's fault.
-        if self.is_healthy(context) { Ok(scores) } else { Err(error) }
+        if !self.is_healthy(context) {
+            return Err(error);
+        }
+        stats.rows_failed += failures.len();
+        Ok((scores, failures))
     }
 
+    /// The `rows` rows of `arguments`, of which the first is the row `first` of the batch.
     fn bisect(
         &self,
         arguments: &[ArrayRef],
+        first: usize,
         rows: usize,
         context: &RunContext,
         stats: &mut ScoreStats,
+        failures: &mut Failures,
     ) -> Result<ArrayRef> {
         if rows == 1 {
             return match self.score_rows(arguments, rows, context, stats) {
                 Err(error) if may_be_the_rows(&error) => {
-                    stats.rows_failed += 1;
+                    failures.push((first, error));
                     Ok(new_null_array(self.call.returns(), 1))
                 }
                 other => other,
@@ -144,7 +179,9 @@ impl Predictor {
         let halves = [(0, half), (half, rows - half)].map(|(start, count)| {
             let slice: Vec<_> = arguments.iter().map(|argument| argument.slice(start, count)).collect();
             match self.score_rows(&slice, count, context, stats) {
-                Err(error) if may_be_the_rows(&error) => self.bisect(&slice, count, context, stats),
+                Err(error) if may_be_the_rows(&error) => {
+                    self.bisect(&slice, first + start, count, context, stats, failures)
+                }
                 other => other,
             }
         });

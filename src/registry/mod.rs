@@ -171,7 +171,11 @@ impl ModelRegistry {
 
     /// The model of `handle`, if it is loaded.
     pub(crate) fn get(&self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
-        self.state().use_of(handle)
+        let predictor = self.state().use_of(handle)?;
+        if self.limits.model_memory.0 > 0 {
+            self.evict(handle); // engines may have made more sessions since
+        }
+        Some(predictor)
     }
 
     /// The model of `version`, if it is loaded, by whichever engine; without counting as a use.
@@ -331,7 +335,7 @@ impl ModelRegistry {
 
     /// Unloads the least recently used while all take more than the limit; never `newest`, nor what could not be loaded
     /// again. Queries that run go on with what they hold.
-    fn evict(&self, newest: &Arc<ModelHandle>) {
+    fn evict(&self, newest: &ModelHandle) {
         let limit = self.limits.model_memory.0;
         let snapshot = self.catalog.snapshot();
         let mut state = self.state();
@@ -342,19 +346,19 @@ impl ModelRegistry {
             Some(version) => snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version)),
             None => true, // a function
         };
-        state.ready.retain(|handle, _| handle == newest || is_there(handle));
+        state.ready.retain(|handle, _| **handle == *newest || is_there(handle));
         if limit == 0 {
             return;
         }
         loop {
             // Versions of the same content share its weights.
             let models = state.ready.values().map(|ready| ready.predictor.model());
-            let models: HashMap<_, _> = models.map(|model| (Arc::as_ptr(model), model.size())).collect();
+            let models: HashMap<_, _> = models.map(|model| (Arc::as_ptr(model), model.bytes_in_memory())).collect();
             let compiled: u64 = state.ready.values().map(|ready| ready.predictor.compiled_size()).sum();
             if models.values().sum::<u64>() + compiled <= limit {
                 return;
             }
-            let may_go = state.ready.iter().filter(|(handle, ready)| ready.reloadable && *handle != newest);
+            let may_go = state.ready.iter().filter(|(handle, ready)| ready.reloadable && ***handle != *newest);
             let oldest = may_go.min_by_key(|(_, ready)| ready.used);
             let Some(oldest) = oldest.map(|(handle, _)| handle.clone()) else { return };
             state.ready.remove(&oldest);

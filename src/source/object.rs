@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore};
 use url::Url;
 
 use super::remote::{Opened, Remote, file_or_folder};
 use crate::error::{Result, error};
-use crate::storage::{StorageOptions, hint, open_store, redacted};
+use crate::storage::{StorageOptions, hint, open_store, patience, redacted};
 
 /// Objects of a store, by their paths from its root.
 pub(super) struct Objects {
@@ -39,14 +39,17 @@ impl Remote for Objects {
         };
         let path = Path::parse(name).map_err(|cause| unreadable(cause.into()))?;
         let options = GetOptions::new().with_if_none_match(known);
-        match self.store.get_opts(&path, options).await {
+        match patience::answer(self.store.get_opts(&path, options)).await {
             Ok(got) => {
                 let (etag, size) = (got.meta.e_tag.clone(), got.meta.size);
                 let uri = self.uri.clone();
-                let bytes = got
-                    .into_stream()
-                    .map_err(move |cause| error!(Unreadable, "'{uri}' can't be read to its end").with_source(cause));
-                Ok(Opened::Content { etag, size: Some(size), bytes: bytes.boxed() })
+                let bytes = stream::try_unfold(got.into_stream(), |mut bytes| async move {
+                    Ok(patience::answer(bytes.try_next()).await?.map(|chunk| (chunk, bytes)))
+                });
+                let cut = move |cause: object_store::Error| {
+                    error!(Unreadable, "'{uri}' can't be read to its end").with_source(cause)
+                };
+                Ok(Opened::Content { etag, size: Some(size), bytes: bytes.map_err(cut).boxed() })
             }
             Err(object_store::Error::NotFound { .. }) => Ok(Opened::Missing),
             Err(object_store::Error::NotModified { .. }) => Ok(Opened::Unchanged),

@@ -15,13 +15,12 @@ use crate::runtime::PredictRuntime;
 /// Makes functions of models; other languages go to the factory that was there before.
 #[derive(Debug)]
 pub(crate) struct OnnxFunctionFactory {
-    runtime: Arc<PredictRuntime>,
     other: Option<Arc<dyn FunctionFactory>>,
 }
 
 impl OnnxFunctionFactory {
-    pub(crate) fn new(runtime: Arc<PredictRuntime>, other: Option<Arc<dyn FunctionFactory>>) -> Self {
-        Self { runtime, other }
+    pub(crate) fn new(other: Option<Arc<dyn FunctionFactory>>) -> Self {
+        Self { other }
     }
 }
 
@@ -62,8 +61,11 @@ impl FunctionFactory for OnnxFunctionFactory {
             parameters.push((parameter.value.to_lowercase(), argument.data_type.clone()));
         }
         let engine = PredictConfig::of(state.config_options()).engine;
-        let predictor = self.runtime.load(&name, uri, vec![], options, &engine).await?;
-        let model = self.runtime.function_model(&name, predictor)?;
+        let Some(runtime) = state.config().get_extension::<PredictRuntime>() else {
+            return plan_err!("function '{name}': this session knows no models: call with_predict first");
+        };
+        let predictor = runtime.load(&name, uri, vec![], options, &engine).await?;
+        let model = runtime.function_model(&name, predictor)?;
         let function = ModelFunction::declared(&name, model, parameters, statement.return_type)?;
         Ok(RegisterFunction::Scalar(Arc::new(ScalarUDF::new_from_impl(function))))
     }

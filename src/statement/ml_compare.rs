@@ -1,7 +1,5 @@
 //! `SELECT * FROM ml_compare(old => 'm/3', new => 'm/4', data => t)`: the rows that two versions disagree on.
 
-use std::sync::Arc;
-
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::functions::core::get_field;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -9,7 +7,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, col, lit, wh
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, TableFactor, Value};
 use datafusion_predict_udfs::CompareFunction;
 
-use super::ml_predict::call_on_all;
+use super::ml_predict::{call_on_all, predict_of};
 use super::relation::RelationCall;
 
 pub(super) const NAME: &str = "ml_compare";
@@ -21,16 +19,7 @@ const COLUMNS: [&str; 3] = ["old", "new", "difference"];
 
 /// Plans `ml_compare`: the columns of its data, both predictions, and how far apart they are.
 #[derive(Debug)]
-pub(crate) struct MlComparePlanner {
-    predict: Arc<ScalarUDF>,
-    compare: Arc<ScalarUDF>,
-}
-
-impl MlComparePlanner {
-    pub(crate) fn new(predict: Arc<ScalarUDF>) -> Self {
-        Self { predict, compare: Arc::new(ScalarUDF::new_from_impl(CompareFunction::default())) }
-    }
-}
+pub(crate) struct MlComparePlanner;
 
 impl RelationPlanner for MlComparePlanner {
     fn plan_relation(
@@ -49,11 +38,12 @@ impl RelationPlanner for MlComparePlanner {
             return plan_err!("{NAME}: the data has a column '{taken}' already: rename it in the data");
         }
         let columns: Vec<Expr> = data.schema().columns().into_iter().map(Expr::Column).collect();
+        let (predict, compare) = (predict_of(context)?, ScalarUDF::new_from_impl(CompareFunction::default()));
         let mut scored = columns.clone();
         for (name, model) in [("old", old), ("new", new)] {
-            scored.push(call_on_all(&self.predict, model).alias(name));
+            scored.push(call_on_all(&predict, model).alias(name));
         }
-        let compared = self.compare.call(vec![col("old"), col("new")]).alias(COMPARED);
+        let compared = compare.call(vec![col("old"), col("new")]).alias(COMPARED);
         let part = |name: &str| get_field().call(vec![col(COMPARED), lit(name)]);
         let apart = part("difference").gt(lit(tolerance));
         // A label has no distance.

@@ -17,15 +17,7 @@ pub(super) const NAME: &str = "ml_predict";
 
 /// Plans `ml_predict`: the columns of its data, and the model's outputs.
 #[derive(Debug)]
-pub(crate) struct MlPredictPlanner {
-    predict: Arc<ScalarUDF>,
-}
-
-impl MlPredictPlanner {
-    pub(crate) fn new(predict: Arc<ScalarUDF>) -> Self {
-        Self { predict }
-    }
-}
+pub(crate) struct MlPredictPlanner;
 
 impl RelationPlanner for MlPredictPlanner {
     fn plan_relation(
@@ -39,8 +31,9 @@ impl RelationPlanner for MlPredictPlanner {
         call.check(&["model", "data"])?;
         let model = call.model("model")?;
         let data = call.data(context)?;
+        let predict = predict_of(context)?;
         let mut columns: Vec<Expr> = data.schema().columns().into_iter().map(Expr::Column).collect();
-        for output in self.outputs(model)? {
+        for output in outputs(&predict, model)? {
             let name = output.qualified_name().1;
             if data.schema().has_column_with_unqualified_name(&name) {
                 return plan_err!(
@@ -54,23 +47,29 @@ impl RelationPlanner for MlPredictPlanner {
     }
 }
 
-impl MlPredictPlanner {
-    /// A column for each output of the model.
-    fn outputs(&self, model: &str) -> Result<Vec<Expr>> {
-        let Some(function) = self.predict.inner().downcast_ref::<PredictFunction>() else {
-            return plan_err!("{NAME}: predict is not registered");
-        };
-        let resolved = function.resolve(Some(&ScalarValue::from(model)))?;
-        let return_type = resolved.first()?.return_type();
-        let call = call_on_all(&self.predict, model);
-        Ok(match return_type {
-            DataType::Struct(fields) => fields
-                .iter()
-                .map(|field| get_field().call(vec![call.clone(), lit(field.name().as_str())]).alias(field.name()))
-                .collect(),
-            _ => vec![call.alias("prediction")],
-        })
+/// The session's function `predict`.
+pub(super) fn predict_of(context: &dyn RelationPlannerContext) -> Result<Arc<ScalarUDF>> {
+    match context.context_provider().get_function_meta("predict") {
+        Some(predict) => Ok(predict),
+        None => plan_err!("the function predict is not registered"),
     }
+}
+
+/// A column for each output of the model.
+fn outputs(predict: &ScalarUDF, model: &str) -> Result<Vec<Expr>> {
+    let Some(function) = predict.inner().downcast_ref::<PredictFunction>() else {
+        return plan_err!("{NAME}: the function predict is not the one of datafusion-predict");
+    };
+    let resolved = function.resolve(Some(&ScalarValue::from(model)))?;
+    let return_type = resolved.first()?.return_type();
+    let call = call_on_all(predict, model);
+    Ok(match return_type {
+        DataType::Struct(fields) => fields
+            .iter()
+            .map(|field| get_field().call(vec![call.clone(), lit(field.name().as_str())]).alias(field.name()))
+            .collect(),
+        _ => vec![call.alias("prediction")],
+    })
 }
 
 /// `predict('model', *)`

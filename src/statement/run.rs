@@ -18,7 +18,7 @@ use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
 use crate::runtime::PredictRuntime;
-use crate::session::runtime_of;
+use crate::session::{keep_planner, runtime_of};
 
 /// Parses and runs the one statement of `sql`.
 pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<DataFrame> {
@@ -40,6 +40,7 @@ pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<Dat
 /// As [`SessionContext::sql`]; for ours, what is wrong with the model or its name.
 pub async fn run_statement(context: &SessionContext, statement: PredictStatement) -> DFResult<DataFrame> {
     let runtime = runtime_of(context)?;
+    keep_planner(context);
     let config = config_of(context);
     let catalog = runtime.catalog();
     match statement {

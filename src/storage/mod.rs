@@ -2,6 +2,7 @@
 
 mod cache;
 mod options;
+pub(crate) mod patience;
 mod place;
 
 use std::sync::Arc;
@@ -11,15 +12,18 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreScheme};
+use object_store::{ClientConfigKey, ObjectStore, ObjectStoreScheme};
 use url::Url;
 
 pub(crate) use cache::CacheEntry;
 pub use cache::DiskCache;
 pub use options::StorageOptions;
-pub(crate) use place::{Place, redacted, relative};
+pub(crate) use place::{Place, absolute, redacted, relative};
 
 use crate::error::{Result, bail, error};
+
+/// For a request as a whole, whose parts have limits: see [`patience`]. The options may say otherwise.
+const ANY_TIME: &str = "365days";
 
 /// The store that `url` names (`s3`, `gs`, `az` and their kin), and the path within.
 ///
@@ -43,6 +47,7 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
             let keys = options.keys::<AmazonS3ConfigKey>("aws.")?;
             let own = options.names_endpoint("aws.");
             let builder = if own { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() }.with_url(url.as_str());
+            let builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             // Who names an endpoint without TLS means it.
             let plain = builder
@@ -56,6 +61,7 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
             let own = options.names_endpoint("gcp.");
             let builder = if own { GoogleCloudStorageBuilder::new() } else { GoogleCloudStorageBuilder::from_env() };
             let builder = builder.with_url(url.as_str());
+            let builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Arc::new(builder.build().map_err(unusable)?)
         }
@@ -64,6 +70,7 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
             let own = options.names_endpoint("azure.");
             let builder = if own { MicrosoftAzureBuilder::new() } else { MicrosoftAzureBuilder::from_env() };
             let builder = builder.with_url(url.as_str());
+            let builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
             let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Arc::new(builder.build().map_err(unusable)?)
         }

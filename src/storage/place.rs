@@ -98,6 +98,14 @@ pub(crate) fn relative(name: &str) -> Option<String> {
     (!parts.is_empty() && parts.iter().all(plain)).then(|| parts.join("/"))
 }
 
+/// A path that other processes understand, too.
+pub(crate) fn absolute(uri: &str) -> String {
+    match Place::of(uri) {
+        Ok(Place::Local(path)) => std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned(),
+        _ => uri.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -118,6 +118,15 @@ def save_loops():
     write_model(graph, FOLDER / "rounds.onnx")
 
 
+def save_greedy():
+    """As many zeros in memory as the largest value says, in a file of a few hundred bytes."""
+    graph = build_graph(
+        [node("ReduceMax", "x", "largest", axes=[0], keepdims=0), node("Cast", "largest", "size", to=INT64),
+         node("ConstantOfShape", "size", "zeros"), node("ReduceSum", "zeros", "zero", keepdims=0), node("Add", "x zero", "y")],
+        {"x": (FLOAT, ["N", 1])}, {"y": (FLOAT, ["N", 1])})
+    write_model(graph, FOLDER / "greedy.onnx")
+
+
 def save_refused():
     """Sizes that no machine has, and versions that nobody knows yet."""
     graph = build_graph(
@@ -149,4 +158,5 @@ if __name__ == "__main__":
     save_classifiers()
     save_texts()
     save_loops()
+    save_greedy()
     save_refused()

@@ -10,7 +10,7 @@ use datafusion::logical_expr::expr::{ScalarFunction, WildcardOptions};
 use datafusion::logical_expr::utils::{expand_qualified_wildcard, expand_wildcard};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, ScalarUDFImpl, lit, when};
 
-use crate::model::{ModelResolver, Resolved, ScoringModel};
+use crate::model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel};
 use crate::model_function::ModelFunction;
 use crate::predict::PredictFunction;
 use crate::suggest::nearest;
@@ -69,8 +69,11 @@ impl BoundCall {
         let Self { model, features } = self;
         let mut bound = vec![lit(model.label())];
         bound.extend(features);
-        let udf = ScalarUDF::new_from_impl(ModelFunction::bound(function.name(), model, function.on_failure()));
-        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), bound))
+        let reason = function.on_failure() == OnFailure::Reason;
+        let name = if reason { ModelFunction::OUTCOME } else { function.name() };
+        let udf = ScalarUDF::new_from_impl(ModelFunction::bound(name, model, function.on_failure()));
+        let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), bound));
+        if reason { get_field().call(vec![call, lit(OUTCOME[1])]) } else { call }
     }
 }
 

@@ -63,7 +63,13 @@ pub enum OnFailure {
     Error,
     /// The row's prediction is NULL (`try_predict`). An engine or a device that fails is still an error.
     Null,
+    /// As `Null`, and the call gives a struct of the prediction and the reason why there is none, of which `predict_error`
+    /// reads the second part.
+    Reason,
 }
+
+/// The parts of what a call gives for [`OnFailure::Reason`].
+pub const OUTCOME: [&str; 2] = ["prediction", "error"];
 
 /// One version of a model, as plans hold it.
 ///
@@ -87,8 +93,9 @@ pub trait ScoringModel: Any + Debug + Send + Sync + DynEq + DynHash {
         HashMap::new()
     }
 
-    /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column. `options` are
-    /// those of the query's session, which may say how long a call may take, or that nobody waits for it any more.
+    /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column. For
+    /// [`OnFailure::Reason`] the result is a struct of the parts that [`OUTCOME`] names: the prediction, and a text. `options`
+    /// are those of the query's session, which may say how long a call may take, or that nobody waits for it any more.
     ///
     /// Called on the thread that evaluates the expression, which may belong to an async runtime.
     fn score(

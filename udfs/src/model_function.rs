@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::model::{OnFailure, ScoringModel};
+use crate::model::{OUTCOME, OnFailure, ScoringModel};
 
 /// A call that is bound to one version of a model, or a function made by `CREATE FUNCTION … LANGUAGE onnx`.
 ///
@@ -33,7 +33,15 @@ pub struct ModelFunction {
 impl ModelFunction {
     /// A bound `predict('label', feature, …)`: the literal stays in place, so that plans show the version.
     pub fn bound(name: &str, model: Arc<dyn ScoringModel>, on_failure: OnFailure) -> Self {
-        let return_type = model.return_type().clone();
+        let return_type = match on_failure {
+            OnFailure::Error | OnFailure::Null => model.return_type().clone(),
+            OnFailure::Reason => {
+                let [prediction, error] = OUTCOME;
+                let prediction = Field::new(prediction, model.return_type().clone(), true);
+                let error = Field::new(error, DataType::Utf8, true);
+                DataType::Struct(vec![prediction.with_metadata(model.provenance()), error].into())
+            }
+        };
         let signature = Signature::variadic_any(Volatility::Stable);
         Self { name: name.to_owned(), model, on_failure, features: None, guarded: false, signature, return_type }
     }
@@ -67,6 +75,31 @@ impl ModelFunction {
         Ok(Self { name, model, on_failure: OnFailure::Error, features, guarded: false, signature, return_type })
     }
 
+    /// A function as another process had it: its [name](ScalarUDFImpl::name), [`positions`](Self::positions),
+    /// [`is_guarded`](Self::is_guarded) and [`result_type`](Self::result_type).
+    pub fn from_parts(
+        name: &str,
+        model: Arc<dyn ScoringModel>,
+        on_failure: OnFailure,
+        positions: Option<Vec<usize>>,
+        guarded: bool,
+        return_type: DataType,
+    ) -> Self {
+        // Its arguments were checked and coerced where it was planned.
+        let signature = Signature::variadic_any(Volatility::Stable);
+        Self { name: name.to_owned(), model, on_failure, features: positions, guarded, signature, return_type }
+    }
+
+    /// The positions of the model's features among the arguments; `None` for all behind the first.
+    pub fn positions(&self) -> Option<&[usize]> {
+        self.features.as_deref()
+    }
+
+    /// Whether the last argument is a guard.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
     /// The version that is called.
     pub fn model(&self) -> &Arc<dyn ScoringModel> {
         &self.model
@@ -76,6 +109,15 @@ impl ModelFunction {
     pub fn on_failure(&self) -> OnFailure {
         self.on_failure
     }
+
+    /// For a `try_predict`: the function that gives the reasons, too, of which the prediction is one part.
+    pub fn with_reason(&self) -> Option<Self> {
+        let bound = self.on_failure == OnFailure::Null && !self.guarded;
+        bound.then(|| Self::bound(Self::OUTCOME, self.model.clone(), OnFailure::Reason))
+    }
+
+    /// The name of a function that gives the reasons, too.
+    pub(crate) const OUTCOME: &str = "predict_outcome";
 
     /// The same function with one more argument behind the others: a guard, which says for which rows the call is made.
     ///

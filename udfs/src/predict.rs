@@ -27,7 +27,7 @@ pub struct PredictFunction {
 }
 
 impl PredictFunction {
-    /// `predict` for [`OnFailure::Error`], `try_predict` for [`OnFailure::Null`].
+    /// `predict` for [`OnFailure::Error`], `try_predict` for [`OnFailure::Null`], `predict_error` for [`OnFailure::Reason`].
     pub fn new(resolver: Arc<dyn ModelResolver>, on_failure: OnFailure) -> Self {
         // Volatile, so that PREPARE, which optimizes before it binds, leaves the call where it is.
         Self { resolver, on_failure, signature: Signature::user_defined(Volatility::Volatile) }
@@ -90,6 +90,7 @@ impl ScalarUDFImpl for PredictFunction {
         match self.on_failure {
             OnFailure::Error => "predict",
             OnFailure::Null => "try_predict",
+            OnFailure::Reason => "predict_error",
         }
     }
 
@@ -110,6 +111,9 @@ impl ScalarUDFImpl for PredictFunction {
             return self.too_few_arguments();
         }
         let resolved = self.resolve(args.scalar_arguments.first().copied().flatten())?;
+        if self.on_failure == OnFailure::Reason {
+            return Ok(Arc::new(Field::new(self.name(), DataType::Utf8, true)));
+        }
         let field = Field::new(self.name(), resolved.first()?.return_type().clone(), true);
         Ok(Arc::new(match resolved {
             Resolved::Model(model) => field.with_metadata(model.provenance()),
@@ -127,6 +131,9 @@ impl ScalarUDFImpl for PredictFunction {
                 self.name()
             );
         };
+        if self.on_failure == OnFailure::Reason {
+            return exec_err!("{}: needs the analyzer rule that with_predict adds", self.name());
+        }
         let types: Vec<_> = args.arg_fields[1..].iter().map(|field| field.data_type().clone()).collect();
         model.check_arguments(&types)?;
         if model.return_type() != args.return_field.data_type() {

@@ -22,6 +22,7 @@ use twox_hash::XxHash64;
 pub struct TrafficFunction {
     /// How plans show it: with the model and the shares.
     name: String,
+    model: String,
     seed: u64,
     shares: Vec<u32>,
     signature: Signature,
@@ -33,7 +34,17 @@ impl TrafficFunction {
         let shares: Vec<u32> = shares.into_iter().collect();
         let name = format!("traffic({model}, {shares:?})");
         let seed = XxHash64::oneshot(0, model.as_bytes());
-        Self { name, seed, shares, signature: Signature::variadic_any(Volatility::Immutable) }
+        Self { name, model: model.to_owned(), seed, shares, signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+
+    /// The model whose rows are split.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The shares, in order.
+    pub fn shares(&self) -> &[u32] {
+        &self.shares
     }
 
     /// The place of the share that `hash` falls into.

@@ -16,7 +16,7 @@ mod program;
 mod trees;
 mod value;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
@@ -283,8 +283,8 @@ fn values<T: ArrowPrimitiveType>(array: &dyn Array, missing: T::Native) -> Scala
     }
 }
 
-/// The dictionary that came last, and the numbers that stand for its texts.
-type Dictionary = Option<(ArrayRef, ScalarBuffer<i64>)>;
+/// The dictionary that came last, and the numbers that stand for its texts. It is not kept in memory: its query may be over.
+type Dictionary = Option<(Weak<dyn Array>, ScalarBuffer<i64>)>;
 
 /// An Arrow column whose type is that of the input's elements, or a dictionary of texts.
 fn array_column(array: &ArrayRef, column: &InputColumn, dictionary: &mut Dictionary) -> Result<Column, String> {
@@ -334,10 +334,10 @@ fn dictionary_codes(array: &ArrayRef, table: &TextTable, last: &mut Dictionary) 
     let dictionary = array.as_any_dictionary();
     let values = dictionary.values();
     let codes = match last {
-        Some((known, codes)) if Arc::ptr_eq(known, values) => codes.clone(),
+        Some((known, codes)) if known.upgrade().is_some_and(|known| Arc::ptr_eq(&known, values)) => codes.clone(),
         _ => {
             let codes = text_codes(values, table)?;
-            *last = Some((values.clone(), codes.clone()));
+            *last = Some((Arc::downgrade(values), codes.clone()));
             codes
         }
     };

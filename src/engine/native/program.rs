@@ -1,9 +1,9 @@
 //! A compiled graph: steps over blocks of columns.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::Array;
 use datafusion::arrow::buffer::ScalarBuffer;
 
 use super::trees::TreeScratch;
@@ -227,7 +227,7 @@ pub(super) struct Scratch {
     slots: Vec<Buffer>,
     trees: TreeScratch,
     /// Of each input, the dictionary that came last, and what its texts are looked up as.
-    pub dictionaries: Vec<Option<(ArrayRef, ScalarBuffer<i64>)>>,
+    pub dictionaries: Vec<Option<(Weak<dyn Array>, ScalarBuffer<i64>)>>,
 }
 
 impl Program {

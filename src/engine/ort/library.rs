@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::LoadDynamicError;
 use ort::environment::Environment;
 
+use super::arena;
 use crate::error::{Result, bail, error};
 
 /// The oldest minor version of ONNX Runtime 1 that will do.
@@ -16,8 +17,9 @@ const OLDEST: u32 = ort::MINOR_VERSION;
 const HOW_TO_GET_IT: &str =
     "get it with `pip install onnxruntime`, or name the library with --onnxruntime or ORT_DYLIB_PATH";
 
-/// The process' environment of ONNX Runtime; the first call loads the library, from `explicit` if that is given.
-pub(super) fn environment(explicit: Option<&Path>) -> Result<Environment> {
+/// The process' environment of ONNX Runtime; the first call loads the library, from `explicit` if that is given, and lets all
+/// runs on the CPU take `memory_limit` bytes.
+pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<Environment> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(loaded) = environment.as_ref() {
@@ -40,6 +42,8 @@ pub(super) fn environment(explicit: Option<&Path>) -> Result<Environment> {
         .with_telemetry(false)
         .build()
         .map_err(|cause| error!(RuntimeUnusable, "ONNX Runtime does not start").with_source(cause))?;
+    arena::share(&built, memory_limit)
+        .map_err(|cause| error!(RuntimeUnusable, "ONNX Runtime has no memory").with_source(cause))?;
     Ok(environment.insert(built).clone())
 }
 

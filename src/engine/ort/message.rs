@@ -2,13 +2,24 @@
 
 use std::fmt;
 
+/// What follows the node that failed.
+const STATUS: &str = "Status Message: ";
+
 /// An error of ONNX Runtime, as a user can read it.
 #[derive(Debug)]
 pub(super) struct RuntimeError(pub(super) ort::Error);
 
 impl fmt::Display for RuntimeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(without_place(self.0.message()))
+        let message = self.0.message().trim();
+        match message.split_once(STATUS) {
+            Some((node, status)) => write!(f, "{node}{STATUS}{}", without_place(status))?,
+            None => f.write_str(without_place(message))?,
+        }
+        match message.contains("is smaller than requested bytes") {
+            true => f.write_str("; --runtime-memory sets how much all runs may take (OrtEngine::with_memory_limit)"),
+            false => Ok(()),
+        }
     }
 }
 

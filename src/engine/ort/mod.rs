@@ -1,13 +1,17 @@
 //! ONNX Runtime: found and loaded at run time, its sessions pooled.
 
+mod arena;
 mod convert;
 mod library;
 mod message;
 mod provider;
 mod session;
+mod size;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use ort::environment::Environment;
 
 use super::{CoreBudget, Device, Engine, LoadRequest, Loaded};
 use crate::error::{Error, Result, bail};
@@ -22,6 +26,8 @@ pub use library::runtime_folder;
 pub struct OrtEngine {
     library: Option<PathBuf>,
     cores: Arc<CoreBudget>,
+    /// Bytes that all runs on the CPU may take at once; 0 is no limit.
+    memory_limit: u64,
 }
 
 impl OrtEngine {
@@ -29,7 +35,20 @@ impl OrtEngine {
     ///
     /// A process has one ONNX Runtime: the first engine that loads a model decides which.
     pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
-        Self { library, cores }
+        Self { library, cores, memory_limit: arena::default_limit() }
+    }
+
+    /// Lets all runs on the CPU, with what they keep for later ones, take `bytes` of memory; what asks for more is an error. 0
+    /// is no limit; half of the machine's memory unless it is called.
+    ///
+    /// Of several engines in a process the first one that loads a model decides.
+    #[must_use]
+    pub fn with_memory_limit(self, bytes: u64) -> Self {
+        Self { memory_limit: bytes, ..self }
+    }
+
+    fn environment(&self) -> Result<Environment> {
+        library::environment(self.library.as_deref(), self.memory_limit)
     }
 }
 
@@ -39,14 +58,14 @@ impl Engine for OrtEngine {
     }
 
     fn devices(&self) -> Vec<&'static str> {
-        match library::environment(self.library.as_deref()) {
+        match self.environment() {
             Ok(_) => provider::available(),
             Err(_) => vec![], // without its library it runs nowhere
         }
     }
 
     fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded> {
-        let environment = library::environment(self.library.as_deref())?;
+        let environment = self.environment()?;
         let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
         if request.device != Device::Auto {
             return Ok(Loaded::Ready(Arc::new(load(request.device)?)));

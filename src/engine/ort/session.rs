@@ -10,11 +10,17 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
 use super::message::RuntimeError;
-use super::{convert, missing, provider, refused};
+use super::{arena, convert, missing, provider, refused, size};
 use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext};
 use crate::error::{Error, Result, bail, error};
 use crate::model::Model;
 use crate::tensor::Tensor;
+
+/// Bytes of a constant that is computed when a model is loaded, at most: that memory has no other limit.
+const LARGEST_FOLDED: &str = "67108864";
+
+/// Sessions of at least this many bytes are worth giving back to the system what loading took besides.
+const WORTH_TRIMMING: usize = 8 << 20;
 
 /// Above this size of its shared weights, in bytes, a model is not prepacked: that would keep a second copy of each.
 const PREPACK_UP_TO: usize = 8 << 20;
@@ -27,6 +33,8 @@ pub(super) struct OrtExecutable {
     device: Device,
     environment: Environment,
     cores: Arc<CoreBudget>,
+    /// Bytes of each session, about.
+    session_size: usize,
     /// All sessions, in use or not.
     sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
@@ -52,6 +60,7 @@ impl OrtExecutable {
         });
         let weights = weights.collect::<ort::Result<Vec<_>>>().map_err(|cause| refused(&request.label, cause))?;
         let outputs = request.outputs.clone();
+        let session_size = size::of_session(model, prepacks(model));
         let idle = Mutex::new(vec![]);
         let executable = Self {
             model: model.clone(),
@@ -61,6 +70,7 @@ impl OrtExecutable {
             environment,
             cores,
             weights,
+            session_size,
             sessions: AtomicUsize::new(0),
             idle,
         };
@@ -81,23 +91,32 @@ impl OrtExecutable {
         let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
         let session = builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)?;
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.trim();
         Ok(session)
     }
 
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
-        let shared: usize = self.model.weights().iter().map(|weight| weight.data.size()).sum();
         let mut builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)? // the cores belong to the query's other operators too
-            .with_prepacking(shared <= PREPACK_UP_TO)?
+            .with_env_allocators()? // one arena, with a limit
+            .with_memory_pattern(false)? // it would keep a second block for each shape that comes again
+            .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", LARGEST_FOLDED)?
+            .with_prepacking(prepacks(&self.model))?
             .with_log_level(LogLevel::Fatal)?; // it would warn about declared shapes at every run
         for (name, value) in &self.weights {
             // As external, the graph's own copy is replaced; as an initializer, sessions share it.
             builder = builder.with_external_initializer(name, value.clone())?.with_initializer(name, value.clone())?;
         }
         Ok(builder)
+    }
+
+    fn trim(&self) {
+        if self.session_size >= WORTH_TRIMMING {
+            arena::trim();
+        }
     }
 
     fn take(&self, threads: usize) -> Result<Session> {
@@ -157,6 +176,18 @@ impl OrtExecutable {
     }
 }
 
+impl Drop for OrtExecutable {
+    fn drop(&mut self) {
+        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.trim();
+    }
+}
+
+/// Whether sessions keep copies of the shared weights in the order that runs read them.
+fn prepacks(model: &Model) -> bool {
+    model.weights().iter().map(|weight| weight.data.size()).sum::<usize>() <= PREPACK_UP_TO
+}
+
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
         let threads = context.threads.clamp(1, self.cores.total());
@@ -172,5 +203,9 @@ impl Executable for OrtExecutable {
 
     fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    fn size(&self) -> Option<usize> {
+        Some(self.sessions() * self.session_size)
     }
 }
