@@ -275,6 +275,50 @@ async fn models_are_unloaded_over_the_limit() {
     assert_eq!(loaded(&room).await, set(&["a", "b"]));
 }
 
+/// A catalog that the release before this format wrote opens, is planned from, scores, and takes new versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_of_the_format_before_opens_and_scores() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy_all(Path::new("tests/catalogs/format1"), folder.path());
+    let open = async || {
+        let catalog = ObjectStoreCatalog::open(folder.path().to_str().expect("a path")).await.expect("a catalog");
+        session(catalog)
+    };
+    let text = async |context: &SessionContext, sql: &str| {
+        context.predict_sql(sql).await.expect(sql).to_string().await.expect(sql)
+    };
+    let context = open().await;
+    let explain = "EXPLAIN SELECT predict('twice', x), predict('iris', 1.0 + x, 3.0, 4.0, 1.0) FROM (VALUES (1.0)) AS v(x)";
+    let plan = text(&context, explain).await;
+    assert_eq!(plan.matches("engine=not loaded").count(), 2, "{plan}");
+    let iris = "SELECT predict('iris', 5.1 + x, 3.5, 1.4, 0.2)['output_label'] AS l, predict('twice@first', x) AS t
+        FROM (VALUES (0.0)) AS v(x)";
+    let scored = text(&context, iris).await;
+    assert!(scored.contains("| setosa | 0.0 |"), "{scored}");
+    // Of a version that was never run, the types are learned when it is first called.
+    let untried = text(&context, "SELECT predict('untried', 1.0, x) AS y FROM (VALUES (2.0)) AS v(x)").await;
+    assert!(untried.contains("| 8.0 |"), "{untried}");
+    let replace = "CREATE OR REPLACE MODEL twice FROM 'tests/models/types/scalar_double.onnx'";
+    context.predict_sql(replace).await.expect("a version");
+    let again = open().await;
+    let versions = text(&again, "SELECT version FROM predict.versions WHERE model = 'twice' ORDER BY version").await;
+    assert_eq!(versions.matches('|').count(), 8, "{versions}");
+    let plan = text(&again, "EXPLAIN SELECT predict('twice', x) FROM (VALUES (1.0)) AS v(x)").await;
+    assert!(plan.contains("model=twice/3, engine=native, device=cpu, batch_size=8192"), "{plan}");
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_all(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("a file")),
+        }
+    }
+}
+
 /// Calls of the model in one statement.
 const CALLS: usize = 30;
 

@@ -8,7 +8,6 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_empty_array};
@@ -78,8 +77,6 @@ pub(super) struct PredictStream {
     units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
     /// Bytes of those.
     bytes_under_way: usize,
-    /// How many of them other threads have not done yet.
-    elsewhere: Arc<AtomicUsize>,
     /// Of one row, as seen last.
     bytes_of_score: usize,
     metrics: PredictMetrics,
@@ -102,22 +99,6 @@ struct OpenBatch {
     /// Bytes of the batch, the features and the scores so far.
     bytes: usize,
     bytes_of_row: usize,
-}
-
-/// One unit that is counted as being under way on another thread, until this is dropped.
-struct Elsewhere(Arc<AtomicUsize>);
-
-impl Elsewhere {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Rows of one batch after they were scored.
@@ -145,7 +126,6 @@ impl PredictStream {
             open: VecDeque::new(),
             units: FuturesOrdered::new(),
             bytes_under_way: 0,
-            elsewhere: Arc::default(),
             bytes_of_score: 0,
             metrics,
             memory: MemoryConsumer::new(format!("PredictExec[{partition}]")).register(context.memory_pool()),
@@ -269,9 +249,8 @@ impl PredictStream {
             open.started += rows;
             self.bytes_under_way += bytes;
             let quick = self.batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
-            // Others get two for each further core, so that none waits for this task, which scores a part itself.
-            let others = 2 * (threads - 1);
-            let shared = self.batch_size.is_worth_sharing(rows) && self.elsewhere.load(Ordering::Relaxed) < others;
+            // Where cores are to spare, other threads score what is worth a change of threads, and this task fetches more.
+            let shared = threads > 1 && self.batch_size.is_worth_sharing(rows);
             let unit =
                 Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size: self.batch_size.clone() };
             if quick && !shared {
@@ -281,8 +260,7 @@ impl PredictStream {
                     false => self.units.push_back(ready(Ok(done)).boxed()),
                 }
             } else {
-                let under_way = Elsewhere::begin(&self.elsewhere);
-                self.units.push_back(unit.elsewhere(under_way));
+                self.units.push_back(unit.elsewhere());
             }
         }
         Ok(())
@@ -328,14 +306,14 @@ impl Unit {
     }
 
     /// Scores them on a thread where blocking is allowed, when cores are free; also while nobody polls.
-    fn elsewhere(self, under_way: Elsewhere) -> BoxFuture<'static, Result<ScoredUnit>> {
+    fn elsewhere(self) -> BoxFuture<'static, Result<ScoredUnit>> {
         let label = self.plan.model.handle().label().to_owned();
         let task = match self.plan.cores.try_take(self.plan.run.threads) {
-            Some(cores) => SpawnedTask::spawn_blocking(move || self.score_on(cores, under_way, Duration::ZERO)),
+            Some(cores) => SpawnedTask::spawn_blocking(move || self.score_on(cores, Duration::ZERO)),
             None => SpawnedTask::spawn(async move {
                 let (cores, wait) = self.cores().await;
                 let label = self.plan.model.handle().label().to_owned();
-                match SpawnedTask::spawn_blocking(move || self.score_on(cores, under_way, wait)).join().await {
+                match SpawnedTask::spawn_blocking(move || self.score_on(cores, wait)).join().await {
                     Ok(scored) => scored,
                     Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
                 }
@@ -351,10 +329,9 @@ impl Unit {
     }
 
     /// Scores them, and frees `cores` when that has ended, though nobody may wait for it any more.
-    fn score_on(self, cores: Cores, under_way: Elsewhere, wait: Duration) -> Result<ScoredUnit> {
+    fn score_on(self, cores: Cores, wait: Duration) -> Result<ScoredUnit> {
         let scored = self.score(wait);
         drop(cores);
-        drop(under_way);
         scored
     }
 
