@@ -61,5 +61,5 @@ pub use registry::RegisteredModel;
 pub use runtime::PredictRuntime;
 pub use session::{PredictExt, PredictSql};
 pub use statement::{CreateModel, CreateOptions, PredictStatement, parse_sql, run_statement};
-pub use storage::{DiskCache, StorageOptions};
+pub use storage::{DiskCache, Download, StorageOptions};
 pub use tensor::{ElementType, Tensor, TensorData};

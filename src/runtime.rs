@@ -17,7 +17,7 @@ use crate::predictor::{Predictor, PredictorSource};
 use crate::registry::{Limits, ModelRegistry, RegisteredModel};
 use crate::source::{self, Fetched};
 use crate::statement::CreateModel;
-use crate::storage::{StorageOptions, absolute};
+use crate::storage::{Download, StorageOptions, absolute};
 use crate::tensor::InputEncoder;
 
 /// The models of a process and the engines that run them. Sessions may share one.
@@ -119,6 +119,11 @@ impl PredictRuntime {
     #[must_use]
     pub fn with_download_limit(self, bytes: u64) -> Self {
         self.with_limits(|limits| limits.download_limit = ByteSize(bytes))
+    }
+
+    /// The files of models that are being fetched from afar, for who shows how far that is.
+    pub fn downloads(&self) -> Vec<Download> {
+        self.registry.downloads().all()
     }
 
     /// Where the models are kept.

@@ -288,7 +288,8 @@ async fn a_catalog_of_the_format_before_opens_and_scores() {
         context.predict_sql(sql).await.expect(sql).to_string().await.expect(sql)
     };
     let context = open().await;
-    let explain = "EXPLAIN SELECT predict('twice', x), predict('iris', 1.0 + x, 3.0, 4.0, 1.0) FROM (VALUES (1.0)) AS v(x)";
+    let explain =
+        "EXPLAIN SELECT predict('twice', x), predict('iris', 1.0 + x, 3.0, 4.0, 1.0) FROM (VALUES (1.0)) AS v(x)";
     let plan = text(&context, explain).await;
     assert_eq!(plan.matches("engine=not loaded").count(), 2, "{plan}");
     let iris = "SELECT predict('iris', 5.1 + x, 3.5, 1.4, 0.2)['output_label'] AS l, predict('twice@first', x) AS t

@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
+use datafusion_predict::PredictRuntime;
 use futures::StreamExt;
 
 use crate::progress::Progress;
@@ -32,6 +33,8 @@ pub(crate) struct Rows {
     /// What makes them; asked how far it is.
     pub plan: Arc<dyn ExecutionPlan>,
     pub task: Arc<TaskContext>,
+    /// Asked which models are on their way.
+    pub predict: Arc<PredictRuntime>,
     /// How many a table shows.
     pub maxrows: MaxRows,
 }
@@ -39,7 +42,7 @@ pub(crate) struct Rows {
 impl Printer {
     /// Prints `rows` as they come, a table when all are there.
     pub(crate) async fn print(&self, rows: Rows, start: Instant) -> Result<()> {
-        let progress = Progress::new(rows.plan.clone(), start, !self.quiet);
+        let progress = Progress::new(Some(rows.plan.clone()), rows.predict.clone(), start, !self.quiet);
         let fields = !rows.stream.schema().fields().is_empty();
         let count = match self.format {
             PrintFormat::Table | PrintFormat::Automatic => self.print_table(rows, progress).await?,

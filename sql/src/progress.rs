@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 use datafusion::common::stats::Precision;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use datafusion_predict::{Download, PredictRuntime};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 /// Quick queries show nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The rows that the scans of a plan have read, of those that there are. Gone from the screen when dropped.
+/// The rows that the scans of a plan have read, of those that there are; or, while the file of a model is fetched, how far
+/// that is. Gone from the screen when dropped.
 pub(crate) struct Progress {
-    plan: Arc<dyn ExecutionPlan>,
+    /// `None` while a statement is planned, or a model made.
+    plan: Option<Arc<dyn ExecutionPlan>>,
+    predict: Arc<PredictRuntime>,
     start: Instant,
     ticks: Option<Interval>,
     bar: Option<Bar>,
@@ -29,14 +33,19 @@ struct Bar {
 }
 
 impl Progress {
-    /// Of `plan`, which runs since `start`; `wanted` unless nobody should see it.
-    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, start: Instant, wanted: bool) -> Self {
+    /// Of a statement that runs since `start`; `wanted` unless nobody should see it.
+    pub(crate) fn new(
+        plan: Option<Arc<dyn ExecutionPlan>>,
+        predict: Arc<PredictRuntime>,
+        start: Instant,
+        wanted: bool,
+    ) -> Self {
         let ticks = (wanted && io::stderr().is_terminal()).then(|| {
             let mut ticks = interval_at((start + PATIENCE).into(), PERIOD);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        Self { plan, start, ticks, bar: None }
+        Self { plan, predict, start, ticks, bar: None }
     }
 
     /// Waits until it should be shown again.
@@ -49,11 +58,14 @@ impl Progress {
 
     /// Shows it.
     pub(crate) fn show(&mut self) {
-        let rows = rows_read(self.plan.as_ref());
-        let plan = &self.plan;
-        let Bar { bar, total } =
-            self.bar.get_or_insert_with(|| Bar::new(rows.and_then(|_| rows_to_read(plan.as_ref()))));
-        bar.set_message(message(rows, *total, self.start.elapsed()));
+        let rows = self.plan.as_deref().and_then(rows_read);
+        let plan = self.plan.as_deref();
+        let Bar { bar, total } = self.bar.get_or_insert_with(|| Bar::new(rows.and(plan).and_then(rows_to_read)));
+        let download = self.predict.downloads().into_iter().next();
+        bar.set_message(match &download {
+            Some(download) => fetched(download),
+            None => message(rows, *total, self.start.elapsed()),
+        });
         bar.set_position(rows.unwrap_or(0) as u64);
         bar.tick();
         to_line_start();
@@ -113,6 +125,14 @@ fn message(rows: Option<usize>, total: Option<usize>, elapsed: Duration) -> Stri
     }
 }
 
+fn fetched(download: &Download) -> String {
+    let done = HumanBytes(download.done);
+    match download.total {
+        Some(total) => format!("fetching {}: {done} of {}", download.uri, HumanBytes(total)),
+        None => format!("fetching {}: {done}", download.uri),
+    }
+}
+
 /// `None` if no scan counts its rows: those of tables in memory don't.
 fn rows_read(plan: &dyn ExecutionPlan) -> Option<usize> {
     let mut rows = None;
@@ -163,5 +183,7 @@ mod tests {
         // Statistics may be wrong.
         assert_eq!(text(Some(2000), Some(10)), "2,000 rows, 1,000 rows/s");
         assert_eq!(text(None, None), "2 s");
+        let download = Download { uri: "s3://models/m.onnx".into(), done: 3 << 20, total: Some(12 << 20) };
+        assert_eq!(fetched(&download), "fetching s3://models/m.onnx: 3.00 MiB of 12.00 MiB");
     }
 }

@@ -23,6 +23,7 @@ use crate::credentials;
 use crate::message;
 use crate::panics;
 use crate::print::{Printer, Rows};
+use crate::progress::Progress;
 use crate::script::{PieceKind, Position, Script};
 use crate::stores;
 
@@ -160,14 +161,29 @@ impl Shell {
             let task = Arc::new(frame.task_ctx());
             Ok((frame.create_physical_plan().await?, task))
         };
-        let (plan, task) = on(&self.workers, planning).await?;
+        let mut planned = std::pin::pin!(on(&self.workers, planning));
+        let mut progress = Progress::new(None, self.predict.clone(), start, !self.printer.quiet);
+        let (plan, task) = loop {
+            tokio::select! {
+                biased;
+                planned = &mut planned => break planned?,
+                () = progress.due() => progress.show(),
+            }
+        };
+        drop(progress);
         if let Some(note) = changed.and_then(|name| self.stands_for(&name)) {
             self.printer.note(&note);
         }
         if creates && self.printer.quiet {
             return Ok(()); // standard output holds the results of queries alone
         }
-        let rows = Rows { stream: self.execute(plan.clone(), task.clone()), plan, task, maxrows };
+        let rows = Rows {
+            stream: self.execute(plan.clone(), task.clone()),
+            plan,
+            task,
+            predict: self.predict.clone(),
+            maxrows,
+        };
         self.printer.print(rows, start).await
     }
 

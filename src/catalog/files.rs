@@ -217,10 +217,13 @@ pub(super) async fn fetch(
                 fs::create_dir_all(parent).map_err(unwritable)?;
             }
             let failed = |cause| error!(Unreadable, "the catalog's file '{from}' can't be read").with_source(cause);
-            let mut bytes = patience::answer(store.get(&from)).await.map_err(failed)?.into_stream();
+            let got = patience::answer(store.get(&from)).await.map_err(failed)?;
+            let download = cache.downloads.begin(from.as_ref(), Some(got.meta.size));
+            let mut bytes = got.into_stream();
             let mut file = fs::File::create(&to).map_err(unwritable)?;
             while let Some(chunk) = patience::answer(bytes.try_next()).await.map_err(failed)? {
                 hash.update(&chunk);
+                download.add(chunk.len());
                 file.write_all(&chunk).map_err(unwritable)?;
             }
         }

@@ -11,6 +11,7 @@ mod metrics;
 mod node;
 mod planner;
 mod ran;
+mod scorers;
 mod share;
 mod stream;
 

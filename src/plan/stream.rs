@@ -14,7 +14,6 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Arra
 use datafusion::arrow::compute::{cast, concat, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_datafusion_err, exec_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -25,12 +24,14 @@ use datafusion_predict_udfs::OnFailure;
 use futures::future::{BoxFuture, ready};
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::oneshot;
 
 use super::input::InputBatches;
 use super::metrics::PredictMetrics;
 use super::ran::Ran;
+use super::scorers::Scorers;
 use super::share::CoreShare;
-use crate::engine::{CancelOnDrop, CoreBudget, Cores, RunContext};
+use crate::engine::{CancelOnDrop, CoreBudget, RunContext};
 use crate::predictor::{BatchSize, Predictor, ScoreStats};
 use crate::registry::RegisteredModel;
 use crate::tensor::scatter;
@@ -75,6 +76,7 @@ pub(super) struct PredictStream {
     open: VecDeque<OpenBatch>,
     /// Parts of them that are being scored, in their order.
     units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
+    scorers: Arc<Scorers>,
     /// Bytes of those.
     bytes_under_way: usize,
     /// Of one row, as seen last.
@@ -125,6 +127,7 @@ impl PredictStream {
             batch_size: BatchSize::new(1),
             open: VecDeque::new(),
             units: FuturesOrdered::new(),
+            scorers: Scorers::new(plan.cores.clone(), plan.run.threads),
             bytes_under_way: 0,
             bytes_of_score: 0,
             metrics,
@@ -260,7 +263,7 @@ impl PredictStream {
                     false => self.units.push_back(ready(Ok(done)).boxed()),
                 }
             } else {
-                self.units.push_back(unit.elsewhere());
+                self.units.push_back(unit.elsewhere(&self.scorers, threads));
             }
         }
         Ok(())
@@ -301,43 +304,26 @@ struct Unit {
 impl Unit {
     /// Scores them on this thread, when cores are free.
     async fn here(self) -> Result<ScoredUnit> {
-        let (_cores, wait) = self.cores().await;
-        self.score(wait)
+        let start = Instant::now();
+        let _cores = self.plan.cores.take(self.plan.run.threads).await;
+        self.score(start.elapsed())
     }
 
     /// Scores them on a thread where blocking is allowed, when cores are free; also while nobody polls.
-    fn elsewhere(self) -> BoxFuture<'static, Result<ScoredUnit>> {
+    fn elsewhere(self, scorers: &Arc<Scorers>, most: usize) -> BoxFuture<'static, Result<ScoredUnit>> {
+        let (sender, receiver) = oneshot::channel();
         let label = self.plan.model.handle().label().to_owned();
-        let task = match self.plan.cores.try_take(self.plan.run.threads) {
-            Some(cores) => SpawnedTask::spawn_blocking(move || self.score_on(cores, Duration::ZERO)),
-            None => SpawnedTask::spawn(async move {
-                let (cores, wait) = self.cores().await;
-                let label = self.plan.model.handle().label().to_owned();
-                match SpawnedTask::spawn_blocking(move || self.score_on(cores, wait)).join().await {
-                    Ok(scored) => scored,
-                    Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
-                }
-            }),
-        };
-        async move {
-            match task.join().await {
-                Ok(scored) => scored,
-                Err(error) => exec_err!("a run of model '{label}' panicked: {error}"),
+        let asked = Instant::now();
+        scorers.submit(most, move || {
+            if !sender.is_closed() {
+                let _ = sender.send(self.score(asked.elapsed())); // nobody may wait for it any more
             }
-        }
-        .boxed()
-    }
-
-    /// Scores them, and frees `cores` when that has ended, though nobody may wait for it any more.
-    fn score_on(self, cores: Cores, wait: Duration) -> Result<ScoredUnit> {
-        let scored = self.score(wait);
-        drop(cores);
-        scored
-    }
-
-    async fn cores(&self) -> (Cores, Duration) {
-        let start = Instant::now();
-        (self.plan.cores.take(self.plan.run.threads).await, start.elapsed())
+        });
+        let scored = receiver.map(move |scored| match scored {
+            Ok(scored) => scored,
+            Err(_) => exec_err!("a run of model '{label}' was given up"),
+        });
+        scored.boxed()
     }
 
     fn score(mut self, wait: Duration) -> Result<ScoredUnit> {

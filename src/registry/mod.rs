@@ -22,7 +22,7 @@ use crate::error::{Result, bail, error};
 use crate::model::Model;
 use crate::predictor::{Predictor, PredictorSource};
 use crate::source;
-use crate::storage::{DiskCache, StorageOptions};
+use crate::storage::{DiskCache, Downloads, StorageOptions};
 
 /// What a process has loaded.
 ///
@@ -33,6 +33,7 @@ pub(crate) struct ModelRegistry {
     engines: Arc<[Arc<dyn Engine>]>,
     cores: Arc<CoreBudget>,
     limits: Limits,
+    downloads: Downloads,
     state: Mutex<State>,
 }
 
@@ -100,13 +101,20 @@ impl ModelRegistry {
         cores: Arc<CoreBudget>,
         limits: Limits,
     ) -> Self {
-        Self { catalog, engines, cores, limits, state: Mutex::default() }
+        Self { catalog, engines, cores, limits, downloads: Downloads::default(), state: Mutex::default() }
     }
 
     /// Where what is fetched from afar is kept.
     pub(crate) fn cache(&self) -> DiskCache {
         let Limits { cache_folder, cache_size, download_limit, .. } = self.limits.clone();
-        DiskCache::new(cache_folder, cache_size.0, download_limit.0)
+        let mut cache = DiskCache::new(cache_folder, cache_size.0, download_limit.0);
+        cache.downloads = self.downloads.clone();
+        cache
+    }
+
+    /// The files that are being fetched.
+    pub(crate) fn downloads(&self) -> &Downloads {
+        &self.downloads
     }
 
     pub(crate) fn engines(&self) -> &Arc<[Arc<dyn Engine>]> {

@@ -182,10 +182,12 @@ impl Download<'_> {
             return Err(too_large(size.to_string()));
         }
         let mut file = fs::File::create(to).map_err(|cause| self.unwritable(cause))?;
+        let download = self.cache.downloads.begin(self.uri, size);
         let mut written = 0;
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk?;
             written += chunk.len() as u64;
+            download.add(chunk.len());
             if written > limit {
                 return Err(too_large(format!("at least {written}")));
             }

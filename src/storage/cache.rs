@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::Downloads;
 use crate::background;
 use crate::error::{Result, error};
 
@@ -28,6 +29,8 @@ pub struct DiskCache {
     pub(crate) largest_fetch: u64,
     /// How long an entry stays after its last use: somebody may be reading it.
     grace: Duration,
+    /// What is being fetched into it.
+    pub(crate) downloads: Downloads,
 }
 
 /// What an entry was fetched from.
@@ -49,7 +52,7 @@ impl DiskCache {
         let root = named.unwrap_or_else(|| {
             dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("datafusion-predict").join("fetched")
         });
-        Self { root, limit, largest_fetch, grace: Duration::from_secs(600) }
+        Self { root, limit, largest_fetch, grace: Duration::from_secs(600), downloads: Downloads::default() }
     }
 
     /// The entry that was last fetched under `name`, with the folder of its files.
@@ -189,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn the_least_recently_used_go_first() {
         let root = tempfile::tempdir().expect("a folder");
-        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0, grace: Duration::ZERO };
+        let cache = DiskCache { grace: Duration::ZERO, ..DiskCache::new(Some(root.path().to_owned()), 2500, 0) };
         put(&cache, "a", 1000).await;
         put(&cache, "b", 1000).await;
         let later = SystemTime::now() + std::time::Duration::from_secs(5);
@@ -216,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_fetch_that_fails_leaves_nothing() {
         let root = tempfile::tempdir().expect("a folder");
-        let cache = DiskCache { root: root.path().to_owned(), limit: 2500, largest_fetch: 0, grace: Duration::ZERO };
+        let cache = DiskCache { grace: Duration::ZERO, ..DiskCache::new(Some(root.path().to_owned()), 2500, 0) };
         let fetch = |folder: PathBuf| async move {
             fs::write(folder.join("model.onnx"), "half").expect("room for it");
             crate::error::bail!(Unreadable, "the line is dead")

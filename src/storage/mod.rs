@@ -1,6 +1,7 @@
 //! Places beyond this process: object stores, and the cache of what was fetched from afar.
 
 mod cache;
+mod downloads;
 mod options;
 pub(crate) mod patience;
 mod place;
@@ -17,6 +18,8 @@ use url::Url;
 
 pub(crate) use cache::CacheEntry;
 pub use cache::DiskCache;
+pub use downloads::Download;
+pub(crate) use downloads::Downloads;
 pub use options::StorageOptions;
 pub(crate) use place::{Place, absolute, redacted, relative};
 
