@@ -27,7 +27,7 @@ pub struct PredictConfig {
     /// Moves such a node below joins, where fewer rows are scored there.
     pub place_by_rows: bool,
     /// Bytes of features and predictions that one prediction of a query may have under way, over all its partitions, such as
-    /// `512m`. Batches are made smaller to fit; one row always runs.
+    /// `512m`; 0 is no limit. Batches are made smaller to fit; one row always runs.
     pub bytes_in_flight: ByteSize,
     /// Ends the calls of the session's queries that are made as functions. No option: see `PredictSql::cancel_calls_with`.
     pub(crate) cancel: CancelToken,
@@ -102,7 +102,7 @@ impl PredictConfig {
             "extract" => self.extract = yes_or_no()?,
             "place_by_rows" => self.place_by_rows = yes_or_no()?,
             "bytes_in_flight" => self.bytes_in_flight = bytes()?,
-            "model_memory" | "cache_size" | "download_limit" => bail!(
+            "model_memory" | "runtime_memory" | "cache_size" | "download_limit" => bail!(
                 InvalidOption,
                 "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime",
                 option.replace('_', "-")

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::{Field, Float32Type};
+use datafusion::arrow::datatypes::{Field, Float32Type, Int64Type};
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -336,4 +336,88 @@ async fn with_predict_twice_adds_nothing_twice() {
     let sql = format!("SELECT predict('m', {FEATURES}) AS p FROM generate_series(1, 3)");
     let batches = twice.predict_sql(&sql).await.expect("a plan").collect().await.expect("rows");
     assert_eq!(batches[0].column(0).as_primitive::<Float32Type>().len(), 3);
+}
+
+/// Nodes above each other, each of which may have parts scored elsewhere while it waits for its input: none may wait for a
+/// core in a future that the one above does not poll.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_above_each_other_do_not_wait_for_cores_that_nobody_takes() {
+    let config = SessionConfig::new().with_target_partitions(4).with_batch_size(64).with_round_robin_repartition(false);
+    let context = SessionContext::new_with_config(config).with_predict(Arc::new(PredictRuntime::default()));
+    for name in ["f1", "f2"] {
+        let create = format!("CREATE MODEL {name} FROM 'tests/models/types/scalar_double.onnx'");
+        context.predict_sql(&create).await.expect("a model");
+    }
+    context.predict_sql(&format!("CREATE MODEL s1 FROM '{MODEL}'")).await.expect("a model");
+    let rows = "SELECT CAST(value AS DOUBLE) AS value FROM generate_series(1, 20000)";
+    let scored = format!(
+        "SELECT predict('f1', value) AS a, predict('s1', {FEATURES}) AS b, predict('f2', value) AS c FROM ({rows})"
+    );
+    let parts = [scored.as_str(); 4].join(" UNION ALL ");
+    let sql = format!("SELECT count(*) FROM ({parts}) WHERE a + b + c > 0");
+    let counted = context.predict_sql(&sql).await.expect("a plan").collect();
+    let batches = tokio::time::timeout(PATIENCE, counted).await.expect("no hang").expect("rows");
+    assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 80_000);
+}
+
+/// Batches of which no row is scored do not pile up behind one that takes long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_not_scored_do_not_pile_up() {
+    let pool = Arc::new(datafusion::execution::memory_pool::GreedyMemoryPool::new(60 << 20));
+    let environment = datafusion::execution::runtime_env::RuntimeEnvBuilder::new().with_memory_pool(pool);
+    let config = SessionConfig::new().with_target_partitions(2).set_str("datafusion.execution.batch_size", "8192");
+    let context = SessionContext::new_with_config_rt(config, environment.build_arc().expect("a runtime"));
+    let slow = Arc::new(Script { run_time: Duration::from_secs(2), ..Script::default() });
+    let context = context.with_predict(Arc::new(PredictRuntime::default().with_engine(Arc::new(Scripted(slow)))));
+    for set in ["SET predict.engine = 'scripted'", "SET predict.bytes_in_flight = '8m'"] {
+        context.predict_sql(set).await.expect("an option");
+    }
+    context.predict_sql(&format!("CREATE MODEL slow FROM '{MODEL}'")).await.expect("a model");
+    let sql = format!(
+        "SELECT count(p) FROM (SELECT CASE WHEN value <= 5 THEN predict('slow', {FEATURES}) END AS p FROM generate_series(1, 5000000))"
+    );
+    let batches = context.predict_sql(&sql).await.expect("a plan").collect().await.expect("rows");
+    assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 5);
+}
+
+#[tokio::test]
+async fn a_column_of_several_models_names_none() {
+    let context = session(PredictRuntime::default());
+    for (name, model) in [("m", "types/scalar_double"), ("n", "types/scalar_double")] {
+        let create = format!("CREATE MODEL {name} FROM 'tests/models/{model}.onnx'");
+        context.predict_sql(&create).await.expect("a model");
+    }
+    let rows = "FROM (SELECT CAST(value AS DOUBLE) AS x FROM generate_series(1, 2))";
+    let named = async |sql: String| -> Option<String> {
+        let batches = context.predict_sql(&sql).await.expect(&sql).collect().await.expect(&sql);
+        batches[0].schema().field(0).metadata().get("predict.model").cloned()
+    };
+    assert_eq!(named(format!("SELECT predict('m', x) {rows}")).await.as_deref(), Some("m"));
+    assert_eq!(
+        named(format!("SELECT predict('m', x) AS y {rows} UNION ALL SELECT predict('n', x) {rows}")).await,
+        None
+    );
+    assert_eq!(named(format!("SELECT predict('m', x) AS y {rows} UNION ALL SELECT x {rows}")).await, None);
+    let same = format!("SELECT predict('m', x) AS y {rows} UNION ALL SELECT predict('m', x + 1) {rows}");
+    assert_eq!(named(same).await.as_deref(), Some("m"));
+    assert_eq!(
+        named("SELECT * FROM (VALUES (predict('m', 1.0)), (5.0), (predict('n', 2.0))) AS v(y)".into()).await,
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_was_not_run_is_called_anywhere() {
+    let context = session(PredictRuntime::default());
+    let create = "CREATE MODEL l FROM 'tests/models/queries/lookup.onnx' OPTIONS (validate false)";
+    for sql in [
+        "SELECT value FROM generate_series(0, 3) WHERE predict('l', value) > 2",
+        "SELECT CASE WHEN predict('l', value) > 2 THEN value END FROM generate_series(0, 3) WHERE value > 1",
+        "SELECT value FROM generate_series(0, 3) ORDER BY predict('l', value) LIMIT 2",
+    ] {
+        context.predict_sql(create).await.expect("a model");
+        let rows = context.predict_sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(rows.count().await.expect("rows"), 2, "{sql}");
+        context.predict_sql("DROP MODEL l").await.expect("gone");
+    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Interface, ModelVersion, VersionRecord};
 #[cfg(feature = "proto")]
 use crate::error::{Result, error};
-use crate::model::{CallSignature, NullPolicy};
+use crate::model::{CallSignature, ModelOptions, NullPolicy};
 #[cfg(feature = "proto")]
 use crate::storage::absolute;
 
@@ -183,9 +183,12 @@ impl ModelHandle {
         says
     }
 
-    /// What makes two handles the same; the content has one interface.
-    fn identity(&self) -> (&str, &str, &str, &VersionRecord) {
-        (&self.label, &self.record.sha256, &self.engine, &self.record)
+    /// What makes two handles the same, beside the interface. Where the catalog holds the file, it does not matter where it
+    /// came from, nor what was seen when it was first run.
+    fn identity(&self) -> (&str, &str, &str, &ModelOptions, bool, Option<&str>) {
+        let VersionRecord { sha256, options, names_given, copied, uri, .. } = self.record.as_ref();
+        let uri = (!copied).then_some(uri.as_str());
+        (&self.label, sha256, &self.engine, options, *names_given, uri)
     }
 }
 

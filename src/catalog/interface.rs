@@ -219,6 +219,14 @@ const SCALARS: [(&str, DataType); 13] = [
 /// The type at the start of `text`, which [`type_text`] wrote, and what follows it. Lists of a fixed size, which versions of
 /// some time ago have, are lists.
 fn parse_type(text: &str) -> Option<(DataType, &str)> {
+    parse_nested(text, DEEPEST)
+}
+
+/// Lists within lists, at most: what another process wrote must not take this one's stack.
+const DEEPEST: usize = 32;
+
+fn parse_nested(text: &str, depth: usize) -> Option<(DataType, &str)> {
+    let parse_type = |text| depth.checked_sub(1).and_then(|depth| parse_nested(text, depth));
     if let Some(inner) = text.strip_prefix("List(") {
         let (item, rest) = parse_type(inner)?;
         return Some((list_type(item), rest.strip_prefix(')')?));

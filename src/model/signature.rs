@@ -29,6 +29,12 @@ impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(size) => write!(f, "{size}"),
+            // A name that reads like something else is none: types are read back from such texts.
+            Self::Dynamic(Some(name))
+                if name.contains([',', '[', ']', '?']) || name.trim().parse::<usize>().is_ok() =>
+            {
+                f.write_str("?")
+            }
             Self::Dynamic(Some(name)) => f.write_str(name),
             Self::Dynamic(None) => f.write_str("?"),
         }

@@ -10,7 +10,7 @@ use datafusion::functions::core::get_field;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion_predict_udfs::{
     ModelResolver, OUTCOME, OnFailure, PlainFunction, PredictFunction, ScoringModel, bind_call,
@@ -43,6 +43,12 @@ impl BindPredict {
             let bound = bind_node(plan, &engine, &mut pinned)?;
             if let LogicalPlan::RecursiveQuery(query) = &bound.data
                 && let Some(plain) = with_plain_terms(query)?
+            {
+                moved = true;
+                return Ok(Transformed::yes(plain));
+            }
+            if let LogicalPlan::Union(union) = &bound.data
+                && let Some(plain) = with_plain_inputs(union)?
             {
                 moved = true;
                 return Ok(Transformed::yes(plain));
@@ -166,16 +172,7 @@ fn with_plain_terms(query: &RecursiveQuery) -> Result<Option<LogicalPlan>> {
     if !says(&query.static_term) && !says(&query.recursive_term) {
         return Ok(None);
     }
-    let plain = |term: &Arc<LogicalPlan>| -> Result<Arc<LogicalPlan>> {
-        let function = Arc::new(ScalarUDF::new_from_impl(PlainFunction::default()));
-        let columns = term.schema().iter().map(|(qualifier, field)| {
-            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-            let plain = Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), vec![column]));
-            plain.alias_qualified(qualifier.cloned(), field.name())
-        });
-        let projection = Projection::try_new(columns.collect(), term.clone())?;
-        Ok(Arc::new(LogicalPlan::Projection(projection)))
-    };
+    let plain = |term: &Arc<LogicalPlan>| plain_columns(term, |_| true);
     let fields = query
         .schema
         .iter()
@@ -227,6 +224,37 @@ fn share_outcomes(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
     })?;
     Ok(shared.data)
+}
+
+/// `union` in which a column says nothing of a model, unless all inputs say the same of it: DataFusion would merge what they
+/// say, and name one model for the rows of several. `None` if nothing is to be done.
+fn with_plain_inputs(union: &Union) -> Result<Option<LogicalPlan>> {
+    let says = |place: usize| {
+        let mut all = union.inputs.iter().map(|input| input.schema().fields().get(place).map(|field| field.metadata()));
+        let first = all.next().flatten();
+        all.any(|other| other != first)
+    };
+    let differs: Vec<_> = (0..union.schema.fields().len()).map(says).collect();
+    if !differs.contains(&true) {
+        return Ok(None);
+    }
+    let is_plain = |place: usize| differs.get(place).copied().unwrap_or(false);
+    let inputs = union.inputs.iter().map(|input| plain_columns(input, is_plain)).collect::<Result<Vec<_>>>()?;
+    Ok(Some(LogicalPlan::Union(Union::try_new(inputs)?)))
+}
+
+/// The columns of `plan`, those for whose places `is_plain` holds without what their fields say.
+fn plain_columns(plan: &Arc<LogicalPlan>, is_plain: impl Fn(usize) -> bool) -> Result<Arc<LogicalPlan>> {
+    let function = Arc::new(ScalarUDF::new_from_impl(PlainFunction::default()));
+    let columns = plan.schema().iter().enumerate().map(|(place, (qualifier, field))| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        if !is_plain(place) || field.metadata().is_empty() {
+            return column;
+        }
+        let plain = Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), vec![column]));
+        plain.alias_qualified(qualifier.cloned(), field.name())
+    });
+    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns.collect(), plan.clone())?)))
 }
 
 /// Whether fields of the two have other metadata.

@@ -12,8 +12,8 @@ mod map_keys;
 mod names;
 mod place;
 mod projection_pushdown;
-mod simplify;
 mod sort_wildcards;
+mod without_calls;
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use leaf_projections::LeafProjections;
 use map_keys::ReadMapKeys;
 use place::PlacePredict;
 use projection_pushdown::ProjectionPushdown;
-use simplify::SimplifyWithoutCalls;
+use without_calls::WithoutCalls;
 
 /// Adds our analyzer rule.
 pub(crate) fn add_analyzer_rules(analyzer: &mut Analyzer) {
@@ -63,9 +63,8 @@ pub(crate) fn add_optimizer_rules(optimizer: &mut Optimizer) {
     for rule in rules.iter_mut() {
         if LeafProjections::fences(rule.name()) {
             *rule = Arc::new(LeafProjections::new(rule.clone()));
-        } else if SimplifyWithoutCalls::fences(rule.name()) {
-            *rule = Arc::new(SimplifyWithoutCalls::new(rule.clone()));
         }
+        *rule = Arc::new(WithoutCalls::new(rule.clone()));
     }
 }
 

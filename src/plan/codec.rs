@@ -192,7 +192,9 @@ impl PhysicalExtensionCodec for PredictCodec {
                 let expr =
                     |expr: &PhysicalExprNode| parse_physical_expr_with_converter(expr, &schema, &decoding, converter);
                 let function = self.function(message.function)?;
-                let features = message.features.iter().map(expr).collect::<Result<_>>()?;
+                let features: Vec<_> = message.features.iter().map(expr).collect::<Result<_>>()?;
+                let types = features.iter().map(|feature| feature.data_type(&schema)).collect::<Result<Vec<_>>>()?;
+                function.model().check_arguments(&types)?;
                 let condition = message.condition.as_ref().map(expr).transpose()?;
                 let mut exec = PredictExec::try_new(input.clone(), function, features, condition, &message.output)?;
                 if let Some(rows) = message.batch_size {

@@ -319,7 +319,10 @@ impl ExecutionPlan for PredictExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let config = context.session_config();
         let partitions = self.properties.partitioning.partition_count().max(1);
-        let bytes_in_flight = PredictConfig::of(config.options()).bytes_in_flight.0 / partitions as u64;
+        let bytes_in_flight = match PredictConfig::of(config.options()).bytes_in_flight.0 {
+            0 => u64::MAX,
+            bytes => bytes / partitions as u64,
+        };
         let plan = ScoringPlan {
             model: self.model.clone(),
             cores: self.model.cores().clone(),

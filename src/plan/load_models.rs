@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
@@ -13,7 +13,7 @@ use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use datafusion_predict_udfs::ModelFunction;
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::registry::RegisteredModel;
 
@@ -87,10 +87,15 @@ impl ExecutionPlan for LoadModelsExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, models) = (self.input.clone(), self.models.clone());
         let rows = async move {
+            let mut loaded = vec![];
             for model in &models {
-                model.load().await?;
+                loaded.push(model.load().await?);
             }
-            input.execute(partition, context)
+            // They are held as long as there are rows: calls below find them, whatever else is loaded meanwhile.
+            let rows = input.execute(partition, context)?;
+            Ok::<_, DataFusionError>(rows.inspect(move |_| {
+                let _held = &loaded;
+            }))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(rows).try_flatten())))
     }

@@ -1,5 +1,6 @@
 //! Predictions as nodes of a plan.
 
+mod bytes;
 #[cfg(feature = "proto")]
 mod codec;
 mod dml;

@@ -9,7 +9,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, WriteOp};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
@@ -117,7 +117,7 @@ fn called_while_planning(plan: &LogicalPlan) -> Result<Vec<RegisteredModel>> {
     let mut models = vec![];
     let mut changes = false;
     plan.apply_with_subqueries(|plan| {
-        changes |= matches!(plan, LogicalPlan::Dml(_));
+        changes |= matches!(plan, LogicalPlan::Dml(dml) if matches!(dml.op, WriteOp::Delete | WriteOp::Update));
         if changes || matches!(plan, LogicalPlan::Values(_)) {
             plan.apply_expressions(|expr| {
                 expr.apply(|expr| {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_empty_array};
 use datafusion::arrow::compute::{cast, concat, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use datafusion::common::{Result, exec_datafusion_err, exec_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -26,6 +25,7 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::oneshot;
 
+use super::bytes::bytes;
 use super::input::InputBatches;
 use super::metrics::PredictMetrics;
 use super::ran::Ran;
@@ -77,6 +77,8 @@ pub(super) struct PredictStream {
     /// Parts of them that are being scored, in their order.
     units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
     scorers: Arc<Scorers>,
+    /// When this stream last let others have its thread.
+    polled_since: Instant,
     /// Bytes of those.
     bytes_under_way: usize,
     /// Of one row, as seen last.
@@ -128,6 +130,7 @@ impl PredictStream {
             open: VecDeque::new(),
             units: FuturesOrdered::new(),
             scorers: Scorers::new(plan.cores.clone(), plan.run.threads),
+            polled_since: Instant::now(),
             bytes_under_way: 0,
             bytes_of_score: 0,
             metrics,
@@ -160,7 +163,9 @@ impl PredictStream {
                 continue; // it was quick
             }
             // More input while units run, if there is room for more of them.
-            let wants_input = self.has_room() && self.open.iter().all(|batch| batch.started == batch.count);
+            let wants_input = self.has_room()
+                && self.open.iter().all(|batch| batch.started == batch.count)
+                && (self.open.is_empty() || self.bytes_open() < self.plan.bytes_in_flight);
             if self.predictor.is_some() {
                 self.input.aim_at(self.batch_size.rows().min(arrow_batch));
             }
@@ -244,26 +249,34 @@ impl PredictStream {
             let open = &mut self.open[place];
             let left = open.count - open.started;
             // Units share what may be under way.
-            self.batch_size.bound(self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1));
+            let most = self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1);
+            let batch_size = self.batch_size.bounded(most);
             let fixed = predictor.fixed_batch().unwrap_or(1);
-            let rows = self.batch_size.unit(left).next_multiple_of(fixed).min(left);
+            let rows = batch_size.unit(left).next_multiple_of(fixed).min(left);
             let features: Vec<_> = open.features.iter().map(|feature| feature.slice(open.started, rows)).collect();
             let bytes = rows.saturating_mul(open.bytes_of_row);
             open.started += rows;
             self.bytes_under_way += bytes;
-            let quick = self.batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
+            let quick = batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
             // Where cores are to spare, other threads score what is worth a change of threads, and this task fetches more.
-            let shared = threads > 1 && self.batch_size.is_worth_sharing(rows);
-            let unit =
-                Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size: self.batch_size.clone() };
-            if quick && !shared {
-                let done = unit.here().await?;
-                match self.units.is_empty() {
-                    true => self.take(done)?,
-                    false => self.units.push_back(ready(Ok(done)).boxed()),
+            let shared = threads > 1 && batch_size.is_worth_sharing(rows);
+            let unit = Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size };
+            // Never by waiting for cores here: whoever polls this stream may stop to, and the cores that come would be lost to all.
+            let cores = (quick && !shared).then(|| self.plan.cores.try_take(self.plan.run.threads)).flatten();
+            match cores {
+                Some(cores) => {
+                    let done = unit.score(Duration::ZERO)?;
+                    drop(cores);
+                    match self.units.is_empty() {
+                        true => self.take(done)?,
+                        false => self.units.push_back(ready(Ok(done)).boxed()),
+                    }
+                    if self.polled_since.elapsed() > LONGEST_INLINE {
+                        tokio::task::yield_now().await; // to other tasks, and to a cancellation
+                        self.polled_since = Instant::now();
+                    }
                 }
-            } else {
-                self.units.push_back(unit.elsewhere(&self.scorers, threads));
+                None => self.units.push_back(unit.elsewhere(&self.scorers, threads)),
             }
         }
         Ok(())
@@ -272,7 +285,7 @@ impl PredictStream {
     /// Adds what a unit has scored to its batch, which is the first that is not done.
     fn take(&mut self, unit: ScoredUnit) -> Result<()> {
         self.bytes_under_way -= unit.bytes;
-        self.batch_size = unit.batch_size;
+        self.batch_size = unit.batch_size.unbounded();
         self.metrics.record(&unit.stats);
         let Some(open) = self.open.iter_mut().find(|batch| batch.done < batch.count) else { return Ok(()) };
         let of_scores = bytes(std::slice::from_ref(&unit.scores))?;
@@ -285,9 +298,14 @@ impl PredictStream {
         self.account()
     }
 
+    /// Bytes of all batches that are not done.
+    fn bytes_open(&self) -> usize {
+        self.open.iter().map(|batch| batch.bytes).sum()
+    }
+
     /// Tells the pool what is held.
     fn account(&self) -> Result<()> {
-        self.memory.try_resize(self.open.iter().map(|batch| batch.bytes).sum())
+        self.memory.try_resize(self.bytes_open())
     }
 }
 
@@ -302,13 +320,6 @@ struct Unit {
 }
 
 impl Unit {
-    /// Scores them on this thread, when cores are free.
-    async fn here(self) -> Result<ScoredUnit> {
-        let start = Instant::now();
-        let _cores = self.plan.cores.take(self.plan.run.threads).await;
-        self.score(start.elapsed())
-    }
-
     /// Scores them on a thread where blocking is allowed, when cores are free; also while nobody polls.
     fn elsewhere(self, scorers: &Arc<Scorers>, most: usize) -> BoxFuture<'static, Result<ScoredUnit>> {
         let (sender, receiver) = oneshot::channel();
@@ -360,11 +371,6 @@ impl OpenBatch {
         columns.push(scores);
         Ok(RecordBatch::try_new(plan.schema.clone(), columns)?)
     }
-}
-
-/// Bytes of these columns' values.
-fn bytes(columns: &[ArrayRef]) -> Result<usize> {
-    Ok(columns.iter().map(|column| column.to_data().get_slice_memory_size()).sum::<Result<usize, ArrowError>>()?)
 }
 
 /// What a panic said.

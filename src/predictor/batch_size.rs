@@ -60,6 +60,8 @@ pub(crate) struct BatchSize {
     /// Seconds for a row, in the last run.
     time_of_row: f64,
     growth: Option<Growth>,
+    /// What it was before rows took too many bytes.
+    unbounded: Option<Box<BatchSize>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +74,7 @@ struct Growth {
 impl BatchSize {
     /// Runs of `rows` rows.
     pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: rows.max(1), time_of_row: 0.0, growth: None }
+        Self { rows: rows.max(1), time_of_row: 0.0, growth: None, unbounded: None }
     }
 
     /// Runs of `rows` rows at first, and of up to `most`.
@@ -86,11 +88,20 @@ impl BatchSize {
         self.rows
     }
 
-    /// Runs of no more than `rows` rows, since more would take too many bytes; but of one.
-    pub(crate) fn bound(&mut self, rows: usize) {
-        if rows < self.rows {
-            self.rows = rows.max(1);
-            self.growth = None;
+    /// The same with runs of no more than `most` rows, since more would take too many bytes; but of one.
+    pub(crate) fn bounded(&self, most: usize) -> Self {
+        let most = most.max(1);
+        match most < self.rows {
+            true => Self { rows: most, growth: None, unbounded: Some(Box::new(self.clone())), ..*self },
+            false => self.clone(),
+        }
+    }
+
+    /// The size that was [bounded](Self::bounded): the next batch may have lighter rows.
+    pub(crate) fn unbounded(self) -> Self {
+        match self.unbounded {
+            Some(before) => Self { time_of_row: self.time_of_row, ..*before },
+            None => self,
         }
     }
 
@@ -175,9 +186,9 @@ mod tests {
         slow.observe(8, 30 * MS);
         assert_eq!(slow.rows(), 8, "twice as many rows would take too long");
 
-        let mut heavy = BatchSize::growing(8, 8192);
-        heavy.bound(0);
+        let heavy = BatchSize::growing(8, 8192).bounded(0);
         assert_eq!(heavy.rows(), 1, "one row always runs");
+        assert_eq!(heavy.unbounded(), BatchSize::growing(8, 8192));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) struct Limits {
     pub model_memory: ByteSize,
     /// Disk for what is fetched from afar.
     pub cache_size: ByteSize,
-    /// The largest file that is fetched.
+    /// The largest file that is fetched; 0 is no limit.
     pub download_limit: ByteSize,
     /// The folder for what is fetched, if one was named.
     pub cache_folder: Option<PathBuf>,
@@ -70,6 +70,8 @@ struct State {
     sources: HashMap<SourceKey, (String, StorageOptions)>,
     /// Interfaces that the catalog does not know: those of versions that were not run when they were created.
     interfaces: HashMap<(String, u64), Arc<Interface>>,
+    /// Models at work that may have been unloaded while queries hold them.
+    alive: HashMap<Arc<ModelHandle>, Weak<Predictor>>,
     /// Models by their hashes: versions that are the same file share its weights.
     models: HashMap<String, Weak<Model>>,
     /// Counts uses, to know which is the least recent.
@@ -84,6 +86,9 @@ struct Ready {
     last_use: SystemTime,
     /// Whether it could be loaded again.
     reloadable: bool,
+    /// Whether the catalog had the version, so that it was dropped if it has it no more. A plan that came from another
+    /// process may call a version that this one has not heard of.
+    known: bool,
 }
 
 /// A model that is loaded.
@@ -107,7 +112,8 @@ impl ModelRegistry {
     /// Where what is fetched from afar is kept.
     pub(crate) fn cache(&self) -> DiskCache {
         let Limits { cache_folder, cache_size, download_limit, .. } = self.limits.clone();
-        let mut cache = DiskCache::new(cache_folder, cache_size.0, download_limit.0);
+        let largest = if download_limit.0 == 0 { u64::MAX } else { download_limit.0 };
+        let mut cache = DiskCache::new(cache_folder, cache_size.0, largest);
         cache.downloads = self.downloads.clone();
         cache
     }
@@ -249,10 +255,11 @@ impl ModelRegistry {
                 async move { registry.load_now(order, cancel).await }
             };
             let loaded = background::run(work).await;
-            registry.state().loading.remove(&wanted);
+            let loaded = loaded.and_then(|predictor| checked(&wanted, predictor));
             if let Ok(predictor) = &loaded {
                 registry.insert(&wanted, predictor.clone());
             }
+            registry.state().loading.remove(&wanted);
             loaded
         };
         let loading = work.boxed().shared();
@@ -263,7 +270,8 @@ impl ModelRegistry {
 
     /// Takes over a model that is loaded.
     pub(crate) fn insert(&self, handle: &Arc<ModelHandle>, predictor: Arc<Predictor>) {
-        {
+        let known = self.is_known(handle);
+        let replaced = {
             let mut state = self.state();
             state.clock += 1;
             let model = predictor.model();
@@ -271,8 +279,10 @@ impl ModelRegistry {
             let source = state.sources.get(&source_key(handle)).map_or(handle.record().uri.as_str(), |(uri, _)| uri);
             let reloadable = handle.record().copied || (model.has_file() && !source::is_redacted(source));
             let (used, last_use) = (state.clock, SystemTime::now());
-            state.ready.insert(handle.clone(), Ready { predictor, used, last_use, reloadable });
-        }
+            state.alive.insert(handle.clone(), Arc::downgrade(&predictor));
+            state.ready.insert(handle.clone(), Ready { predictor, used, last_use, reloadable, known })
+        };
+        drop(replaced); // without the lock: sessions take their time to go
         self.evict(handle);
     }
 
@@ -341,42 +351,73 @@ impl ModelRegistry {
         background::blocking(move || Model::read_file(&uri, &path)).await
     }
 
-    /// Unloads the least recently used while all take more than the limit; never `newest`, nor what could not be loaded
-    /// again. Queries that run go on with what they hold.
+    /// Whether the catalog has the version, as far as this process knows.
+    fn is_known(&self, handle: &ModelHandle) -> bool {
+        let snapshot = self.catalog.snapshot();
+        let has = |version| snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version));
+        handle.version().is_some_and(has)
+    }
+
+    /// Unloads what was dropped, and the least recently used while all take more than the limit; never `newest`, nor what
+    /// could not be loaded again. Queries that run go on with what they hold, which counts until they are done.
     fn evict(&self, newest: &ModelHandle) {
         let limit = self.limits.model_memory.0;
-        let snapshot = self.catalog.snapshot();
-        let mut state = self.state();
-        let state = &mut *state;
+        let mut gone = vec![]; // until the lock is free: sessions take their time to go
+        let mut guard = self.state();
+        let state = &mut *guard;
         state.models.retain(|_, model| model.strong_count() > 0);
-        // What was dropped is not called any more.
-        let is_there = |handle: &ModelHandle| match handle.version() {
-            Some(version) => snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version)),
-            None => true, // a function
+        state.alive.retain(|_, predictor| predictor.strong_count() > 0);
+        // A function is not called any more when nobody but this registry has its handle.
+        let is_over = |handle: &Arc<ModelHandle>, ready: &Ready| match handle.version() {
+            Some(_) => ready.known && !self.is_known(handle),
+            None => Arc::strong_count(handle) <= 2, // here, and among those alive
         };
-        state.ready.retain(|handle, _| **handle == *newest || is_there(handle));
-        if limit == 0 {
-            return;
-        }
-        loop {
+        let over = state.ready.iter().filter(|(handle, ready)| ***handle != *newest && is_over(handle, ready));
+        let over: Vec<_> = over.map(|(handle, _)| handle.clone()).collect();
+        gone.extend(over.iter().filter_map(|handle| state.ready.remove(handle)));
+        while limit > 0 {
             // Versions of the same content share its weights.
-            let models = state.ready.values().map(|ready| ready.predictor.model());
+            let alive: Vec<_> = state.alive.values().filter_map(Weak::upgrade).collect();
+            let models = alive.iter().map(|predictor| predictor.model());
             let models: HashMap<_, _> = models.map(|model| (Arc::as_ptr(model), model.bytes_in_memory())).collect();
-            let compiled: u64 = state.ready.values().map(|ready| ready.predictor.compiled_size()).sum();
-            if models.values().sum::<u64>() + compiled <= limit {
-                return;
+            let compiled: u64 = alive.iter().map(|predictor| predictor.compiled_size()).sum();
+            let leaving: u64 = gone.iter().map(|ready: &Ready| ready.predictor.memory()).sum();
+            if (models.values().sum::<u64>() + compiled).saturating_sub(leaving) <= limit {
+                break;
             }
             let may_go = state.ready.iter().filter(|(handle, ready)| ready.reloadable && ***handle != *newest);
             let oldest = may_go.min_by_key(|(_, ready)| ready.used);
-            let Some(oldest) = oldest.map(|(handle, _)| handle.clone()) else { return };
-            state.ready.remove(&oldest);
+            let Some(oldest) = oldest.map(|(handle, _)| handle.clone()) else { break };
+            gone.extend(state.ready.remove(&oldest));
         }
+        drop(guard);
+        drop(gone);
     }
+}
+
+/// `predictor`, if its predictions are of the type that `handle` was planned with.
+///
+/// # Errors
+/// Another type: what an engine gives here is not what another gave when the version was made.
+fn checked(handle: &ModelHandle, predictor: Arc<Predictor>) -> Result<Arc<Predictor>> {
+    let (found, expected) = (predictor.call().returns(), handle.return_type());
+    if found != expected {
+        bail!(
+            InvalidOutput,
+            "model '{}' gives {found} by engine '{}' here, and its version was recorded with {expected}: make it again with CREATE OR REPLACE MODEL",
+            handle.label(),
+            predictor.engine()
+        );
+    }
+    Ok(predictor)
 }
 
 impl State {
     fn use_of(&mut self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
-        let ready = self.ready.get_mut(handle)?;
+        let Some(ready) = self.ready.get_mut(handle) else {
+            // Unloaded, but held by a query that runs.
+            return self.alive.get(handle).and_then(Weak::upgrade);
+        };
         self.clock += 1;
         ready.used = self.clock;
         ready.last_use = SystemTime::now();

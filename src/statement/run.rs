@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::dialect::dialect_from_str;
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
 use super::{hints, show, tables};
-use crate::catalog::{Change, ModelHandle};
+use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
@@ -89,10 +89,28 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
             let state = context.state();
-            let plan = plan(&state, &statement, &runtime).await;
+            let plan = plan_after_loading(&state, &statement, &runtime, &config.engine).await;
             let plan = plan.map_err(|error| hints::explain(error, &statement.to_string(), &state))?;
             context.execute_logical_plan(plan).await
         }
+    }
+}
+
+/// As [`plan`]; where the catalog does not know the types of a version's calls, since it was not run when it was created, the
+/// model is loaded by `engine` to learn them.
+async fn plan_after_loading(
+    state: &SessionState,
+    statement: &Statement,
+    runtime: &PredictRuntime,
+    engine: &str,
+) -> DFResult<LogicalPlan> {
+    loop {
+        let planned = plan(state, statement, runtime).await;
+        let Err(error) = &planned else { return planned };
+        let Some(ours) = Error::find(error).filter(|ours| ours.kind() == ErrorKind::NotLoaded) else { return planned };
+        let Some(version) = ours.subject() else { return planned };
+        let version = runtime.catalog().snapshot().lookup(version)?.clone();
+        runtime.registry().handle_after_loading(&version, engine).await?;
     }
 }
 
@@ -111,13 +129,6 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
             Ok(_) => fresh = true,
             Err(error) => match Error::find(error) {
                 Some(ours) if !fresh && ours.kind() == ErrorKind::UnknownModel => fresh = true,
-                // The catalog does not know the types of its calls: it was not run when it was created.
-                Some(ours) if ours.kind() == ErrorKind::NotLoaded => {
-                    let Some(version) = ours.subject() else { return planned };
-                    let version = runtime.catalog().snapshot().lookup(version)?.clone();
-                    runtime.registry().handle_after_loading(&version, ModelHandle::AUTO).await?;
-                    continue;
-                }
                 _ => return planned,
             },
         }

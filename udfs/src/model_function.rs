@@ -140,8 +140,11 @@ impl ModelFunction {
     /// Of a call's `arguments`, the model's features in the model's order.
     pub fn features<T: Clone>(&self, arguments: &[T]) -> Vec<T> {
         match &self.features {
-            Some(positions) => positions.iter().map(|&i| arguments[i].clone()).collect(),
-            None => arguments[1..arguments.len() - usize::from(self.guarded)].to_vec(),
+            Some(positions) => positions.iter().filter_map(|&i| arguments.get(i).cloned()).collect(),
+            None => {
+                let end = arguments.len().saturating_sub(usize::from(self.guarded));
+                arguments.get(1..end).unwrap_or_default().to_vec()
+            }
         }
     }
 
@@ -196,6 +199,12 @@ impl ModelFunction {
         let places: UInt64Array = chosen.values().iter().map(|chosen| chosen.then(|| next.next()).flatten()).collect();
         Ok(ColumnarValue::Array(take(&scores, &places, None)?))
     }
+}
+
+/// Whether all arguments are literals. The field of such a call says nothing of its model: it may be one of several rows of
+/// VALUES, whose fields must say the same.
+pub(crate) fn is_constant(args: &ReturnFieldArgs) -> bool {
+    args.scalar_arguments.iter().all(Option::is_some)
 }
 
 /// The rows whose `guard`, a boolean or nothing but NULL, is true.
@@ -256,7 +265,10 @@ impl ScalarUDFImpl for ModelFunction {
         Ok(self.return_type.clone())
     }
 
-    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if is_constant(&args) {
+            return Ok(Arc::new(Field::new(&self.name, self.return_type.clone(), true)));
+        }
         Ok(self.output_field(&self.name))
     }
 

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::model::{ModelResolver, OnFailure, Resolved};
-use crate::model_function::ModelFunction;
+use crate::model_function::{ModelFunction, is_constant};
 
 /// `predict('name', …)` or `try_predict('name', …)`, not yet bound to a version of the model.
 ///
@@ -116,8 +116,8 @@ impl ScalarUDFImpl for PredictFunction {
         }
         let field = Field::new(self.name(), resolved.first()?.return_type().clone(), true);
         Ok(Arc::new(match resolved {
-            Resolved::Model(model) => field.with_metadata(model.provenance()),
-            Resolved::Split { .. } => field, // of several versions
+            Resolved::Model(model) if !is_constant(&args) => field.with_metadata(model.provenance()),
+            Resolved::Model(_) | Resolved::Split { .. } => field, // a constant, or of several versions
         }))
     }
 

@@ -1,4 +1,4 @@
-//! Keeps models from being run while a plan is simplified.
+//! Keeps models from being run while a plan is optimized.
 
 use std::sync::Arc;
 
@@ -9,28 +9,23 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::registry::planning;
 
-/// DataFusion's simplification of expressions, during which no model is called.
+/// Any rule, during which no model is called.
 ///
-/// It evaluates what has only constants for arguments, `predict('m', 1, 2)`, on the thread that plans. That would load and run
-/// a model for EXPLAIN. A call refuses inside this fence, upon which DataFusion leaves it as it is: it is made once for each
-/// batch when the query runs.
+/// Several of DataFusion's rules evaluate what has only constants for arguments, `predict('m', 1, 2)`, or a condition on
+/// NULLs that they make up, on the thread that plans. That would load and run a model for EXPLAIN. A call refuses inside this
+/// fence, upon which DataFusion leaves it as it is: it is made once for each batch when the query runs.
 #[derive(Debug)]
-pub(super) struct SimplifyWithoutCalls {
+pub(super) struct WithoutCalls {
     inner: Arc<dyn OptimizerRule + Send + Sync>,
 }
 
-impl SimplifyWithoutCalls {
+impl WithoutCalls {
     pub(super) fn new(inner: Arc<dyn OptimizerRule + Send + Sync>) -> Self {
         Self { inner }
     }
-
-    /// Whether the rule of this name evaluates constants.
-    pub(super) fn fences(rule: &str) -> bool {
-        rule == "simplify_expressions"
-    }
 }
 
-impl OptimizerRule for SimplifyWithoutCalls {
+impl OptimizerRule for WithoutCalls {
     fn name(&self) -> &str {
         self.inner.name()
     }
