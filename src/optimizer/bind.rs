@@ -60,7 +60,7 @@ impl BindPredict {
             moved |= bound.transformed && says_otherwise(&before, bound.data.schema());
             Ok(bound)
         })?;
-        Ok(share_outcomes(bound.data)?)
+        share_outcomes(bound.data)
     }
 
     /// Whether any call of `plan`, in subqueries too, is not bound yet.

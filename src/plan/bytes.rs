@@ -45,7 +45,7 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Float32Array::from(vec![0.0; 100]));
         assert_eq!(bytes(&[numbers.slice(10, 5)]).expect("bytes"), 20);
         let texts: ArrayRef = Arc::new(StringViewArray::from(vec!["short".to_owned(), "x".repeat(1000)]));
-        assert_eq!(bytes(&[texts.clone()]).expect("bytes"), 2 * 16 + 1000);
+        assert_eq!(bytes(std::slice::from_ref(&texts)).expect("bytes"), 2 * 16 + 1000);
         assert_eq!(bytes(&[texts.slice(0, 1)]).expect("bytes"), 16);
         let rows = (0..100).map(|_| Some(vec![Some(1.0); 8]));
         let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows));

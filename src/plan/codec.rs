@@ -354,6 +354,7 @@ struct NodeMessage {
 }
 
 mod node_message {
+    #[expect(clippy::large_enum_variant, reason = "there is one for a moment")]
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub(super) enum Kind {
         #[prost(message, tag = "1")]

@@ -375,7 +375,10 @@ impl ModelRegistry {
         let over = state.ready.iter().filter(|(handle, ready)| ***handle != *newest && is_over(handle, ready));
         let over: Vec<_> = over.map(|(handle, _)| handle.clone()).collect();
         gone.extend(over.iter().filter_map(|handle| state.ready.remove(handle)));
-        while limit > 0 {
+        loop {
+            if limit == 0 {
+                break;
+            }
             // Versions of the same content share its weights.
             let alive: Vec<_> = state.alive.values().filter_map(Weak::upgrade).collect();
             let models = alive.iter().map(|predictor| predictor.model());

@@ -16,7 +16,7 @@ mod program;
 mod trees;
 mod value;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::ScalarBuffer;
@@ -30,7 +30,7 @@ use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::tensor::{ElementType, Tensor, TensorData};
 use compile::Source;
-use program::{InputColumn, Kind, Output, Program, Scratch, Slice, TextTable};
+use program::{Dictionary, InputColumn, Kind, Output, Program, Scratch, Slice, TextTable};
 use value::Refusal;
 
 /// Runs what it can compile, without a library.
@@ -282,9 +282,6 @@ fn values<T: ArrowPrimitiveType>(array: &dyn Array, missing: T::Native) -> Scala
         Some(_) => array.iter().map(|value| value.unwrap_or(missing)).collect(),
     }
 }
-
-/// The dictionary that came last, and the numbers that stand for its texts. It is not kept in memory: its query may be over.
-type Dictionary = Option<(Weak<dyn Array>, ScalarBuffer<i64>)>;
 
 /// An Arrow column whose type is that of the input's elements, or a dictionary of texts.
 fn array_column(array: &ArrayRef, column: &InputColumn, dictionary: &mut Dictionary) -> Result<Column, String> {

@@ -221,13 +221,16 @@ pub(super) enum Constant {
     I64(i64),
 }
 
+/// The dictionary that came last, and the numbers that stand for its texts. It is not kept in memory: its query may be over.
+pub(super) type Dictionary = Option<(Weak<dyn Array>, ScalarBuffer<i64>)>;
+
 /// The memory in which a program runs: one for each run at a time.
 #[derive(Debug)]
 pub(super) struct Scratch {
     slots: Vec<Buffer>,
     trees: TreeScratch,
     /// Of each input, the dictionary that came last, and what its texts are looked up as.
-    pub dictionaries: Vec<Option<(Weak<dyn Array>, ScalarBuffer<i64>)>>,
+    pub dictionaries: Vec<Dictionary>,
 }
 
 impl Program {
