@@ -185,8 +185,11 @@ impl ModelRegistry {
 
     /// The model of `handle`, if it is loaded.
     pub(crate) fn get(&self, handle: &ModelHandle) -> Option<Arc<Predictor>> {
-        let predictor = self.state().use_of(handle)?;
-        if self.limits.model_memory.0 > 0 {
+        let (predictor, is_kept) = {
+            let mut state = self.state();
+            (state.use_of(handle)?, state.ready.contains_key(handle))
+        };
+        if is_kept && self.limits.model_memory.0 > 0 {
             self.evict(handle); // engines may have made more sessions since
         }
         Some(predictor)
@@ -380,12 +383,16 @@ impl ModelRegistry {
                 break;
             }
             // Versions of the same content share its weights.
-            let alive: Vec<_> = state.alive.values().filter_map(Weak::upgrade).collect();
+            let mut alive: Vec<_> = state.alive.values().filter_map(Weak::upgrade).collect();
+            // What is unloaded here goes, unless a query holds it, too.
+            let goes = |it: &Arc<Predictor>| {
+                Arc::strong_count(it) <= 2 && gone.iter().any(|ready: &Ready| Arc::ptr_eq(&ready.predictor, it))
+            };
+            alive.retain(|predictor| !goes(predictor));
             let models = alive.iter().map(|predictor| predictor.model());
             let models: HashMap<_, _> = models.map(|model| (Arc::as_ptr(model), model.bytes_in_memory())).collect();
             let compiled: u64 = alive.iter().map(|predictor| predictor.compiled_size()).sum();
-            let leaving: u64 = gone.iter().map(|ready: &Ready| ready.predictor.memory()).sum();
-            if (models.values().sum::<u64>() + compiled).saturating_sub(leaving) <= limit {
+            if models.values().sum::<u64>() + compiled <= limit {
                 break;
             }
             let may_go = state.ready.iter().filter(|(handle, ready)| ready.reloadable && ***handle != *newest);
