@@ -1,5 +1,6 @@
 //! Plans hold handles: planning loads nothing, a model is loaded once when rows come, and nobody's thread waits for it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::{Field, Float32Type, Int64Type};
+use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema};
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -218,7 +219,7 @@ async fn planning_asks_for_no_file_and_rows_do() {
     }
     assert!(!bare.is_finished() && !node.is_finished());
     store.open();
-    let rows = |batches: Result<Vec<datafusion::arrow::array::RecordBatch>, DataFusionError>| -> usize {
+    let rows = |batches: Result<Vec<RecordBatch>, DataFusionError>| -> usize {
         batches.expect("rows").iter().map(|batch| batch.num_rows()).sum()
     };
     assert_eq!(rows(bare.await.expect("no panic")), 3);
@@ -398,6 +399,14 @@ async fn a_column_of_several_models_names_none() {
         None
     );
     assert_eq!(named(format!("SELECT predict('m', x) AS y {rows} UNION ALL SELECT x {rows}")).await, None);
+    // Other metadata than ours is none of our business.
+    let tagged = Field::new("x", DataType::Float64, true).with_metadata(HashMap::from([("unit".into(), "m".into())]));
+    let column: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![tagged])), vec![column]).expect("a batch");
+    context.register_batch("tagged", batch).expect("a table");
+    let union = "SELECT x FROM tagged UNION ALL SELECT predict('m', x) FROM tagged UNION ALL SELECT x FROM tagged";
+    let batches = context.predict_sql(union).await.expect("a plan").collect().await.expect("rows");
+    assert_eq!(batches[0].schema().field(0).metadata().get("unit").map(String::as_str), Some("m"));
     let same = format!("SELECT predict('m', x) AS y {rows} UNION ALL SELECT predict('m', x + 1) {rows}");
     assert_eq!(named(same).await.as_deref(), Some("m"));
     assert_eq!(

@@ -1,24 +1,21 @@
 //! Binds each call by name to one version of its model.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DataFusionError, Result, plan_err};
-use datafusion::functions::core::get_field;
+use datafusion::common::{DFSchema, DataFusionError, Result, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, RecursiveQuery, ScalarUDF, Union, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion_predict_udfs::{
-    ModelResolver, OUTCOME, OnFailure, PlainFunction, PredictFunction, ScoringModel, bind_call,
-};
+use datafusion_predict_udfs::{ModelResolver, PredictFunction, ScoringModel, bind_call};
 
-use super::calls::{as_call, has_expr};
+use super::calls::has_expr;
 use super::names::keep_name;
 use super::sort_wildcards::with_columns_of_from;
+use super::{outcomes, provenance};
 use crate::config::PredictConfig;
 use crate::registry::RegisteredModel;
 
@@ -41,15 +38,7 @@ impl BindPredict {
         let bound = plan.transform_up_with_subqueries(|plan| {
             let before = plan.schema().clone();
             let bound = bind_node(plan, &engine, &mut pinned)?;
-            if let LogicalPlan::RecursiveQuery(query) = &bound.data
-                && let Some(plain) = with_plain_terms(query)?
-            {
-                moved = true;
-                return Ok(Transformed::yes(plain));
-            }
-            if let LogicalPlan::Union(union) = &bound.data
-                && let Some(plain) = with_plain_inputs(union)?
-            {
+            if let Some(plain) = provenance::without_conflicts(&bound.data)? {
                 moved = true;
                 return Ok(Transformed::yes(plain));
             }
@@ -57,10 +46,10 @@ impl BindPredict {
             if moved && !bound.transformed {
                 return Ok(Transformed::yes(bound.data.recompute_schema()?));
             }
-            moved |= bound.transformed && says_otherwise(&before, bound.data.schema());
+            moved |= bound.transformed && provenance::differs(&before, bound.data.schema());
             Ok(bound)
         })?;
-        share_outcomes(bound.data)
+        outcomes::share(bound.data)
     }
 
     /// Whether any call of `plan`, in subqueries too, is not bound yet.
@@ -163,103 +152,6 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
         }
     }
     Ok(Transformed::yes(plan))
-}
-
-/// `query` whose columns say nothing of models, unless they say nothing anyway: DataFusion plans its two terms only if their
-/// fields say the same, and a prediction is seldom in both.
-fn with_plain_terms(query: &RecursiveQuery) -> Result<Option<LogicalPlan>> {
-    let says = |plan: &LogicalPlan| plan.schema().fields().iter().any(|field| !field.metadata().is_empty());
-    if !says(&query.static_term) && !says(&query.recursive_term) {
-        return Ok(None);
-    }
-    let plain = |term: &Arc<LogicalPlan>| plain_columns(term, |_| true);
-    let fields = query
-        .schema
-        .iter()
-        .map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_metadata(HashMap::new()))));
-    let schema = DFSchema::new_with_metadata(fields.collect(), HashMap::new())?;
-    Ok(Some(LogicalPlan::RecursiveQuery(RecursiveQuery {
-        static_term: plain(&query.static_term)?,
-        recursive_term: plain(&query.recursive_term)?,
-        schema: Arc::new(schema),
-        ..query.clone()
-    })))
-}
-
-/// `plan` in which `try_predict` and `predict_error` of the same arguments are parts of one call, which is made once.
-fn share_outcomes(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut outcomes: HashSet<Expr> = HashSet::new();
-    plan.apply_with_subqueries(|plan| {
-        plan.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if as_call(expr).is_some_and(|(function, _)| function.on_failure() == OnFailure::Reason) {
-                    outcomes.insert(expr.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    if outcomes.is_empty() {
-        return Ok(plan);
-    }
-    let shared = plan.transform_up_with_subqueries(|plan| {
-        let names = NamePreserver::new(&plan);
-        let shared = plan.map_expressions(|expr| {
-            let original = expr.clone();
-            let shared = expr.transform_up(|expr| {
-                let Some((function, call)) = as_call(&expr) else { return Ok(Transformed::no(expr)) };
-                let Some(function) = function.with_reason() else { return Ok(Transformed::no(expr)) };
-                let udf = Arc::new(ScalarUDF::new_from_impl(function));
-                let outcome = Expr::ScalarFunction(ScalarFunction::new_udf(udf, call.args.clone()));
-                if !outcomes.contains(&outcome) {
-                    return Ok(Transformed::no(expr));
-                }
-                Ok(Transformed::yes(get_field().call(vec![outcome, lit(OUTCOME[0])])))
-            })?;
-            Ok(shared.update_data(|expr| keep_name(&original, expr, &names)))
-        })?;
-        match shared.transformed {
-            true => Ok(Transformed::yes(shared.data.recompute_schema()?)),
-            false => Ok(shared),
-        }
-    })?;
-    Ok(shared.data)
-}
-
-/// `union` in which a column says nothing of a model, unless all inputs say the same of it: DataFusion would merge what they
-/// say, and name one model for the rows of several. `None` if nothing is to be done.
-fn with_plain_inputs(union: &Union) -> Result<Option<LogicalPlan>> {
-    let says = |place: usize| {
-        let mut all = union.inputs.iter().map(|input| input.schema().fields().get(place).map(|field| field.metadata()));
-        let first = all.next().flatten();
-        all.any(|other| other != first)
-    };
-    let differs: Vec<_> = (0..union.schema.fields().len()).map(says).collect();
-    if !differs.contains(&true) {
-        return Ok(None);
-    }
-    let is_plain = |place: usize| differs.get(place).copied().unwrap_or(false);
-    let inputs = union.inputs.iter().map(|input| plain_columns(input, is_plain)).collect::<Result<Vec<_>>>()?;
-    Ok(Some(LogicalPlan::Union(Union::try_new(inputs)?)))
-}
-
-/// The columns of `plan`, those for whose places `is_plain` holds without what their fields say.
-fn plain_columns(plan: &Arc<LogicalPlan>, is_plain: impl Fn(usize) -> bool) -> Result<Arc<LogicalPlan>> {
-    let function = Arc::new(ScalarUDF::new_from_impl(PlainFunction::default()));
-    let columns = plan.schema().iter().enumerate().map(|(place, (qualifier, field))| {
-        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-        if !is_plain(place) || field.metadata().is_empty() {
-            return column;
-        }
-        let plain = Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), vec![column]));
-        plain.alias_qualified(qualifier.cloned(), field.name())
-    });
-    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns.collect(), plan.clone())?)))
-}
-
-/// Whether fields of the two have other metadata.
-fn says_otherwise(before: &DFSchema, now: &DFSchema) -> bool {
-    before.fields().iter().zip(now.fields()).any(|(before, now)| before.metadata() != now.metadata())
 }
 
 /// What to know of ORDER BY where a feature is missing.

@@ -10,8 +10,10 @@ mod joins;
 mod leaf_projections;
 mod map_keys;
 mod names;
+mod outcomes;
 mod place;
 mod projection_pushdown;
+mod provenance;
 mod sort_wildcards;
 mod without_calls;
 

@@ -21,7 +21,7 @@ mod traffic;
 
 pub use bind::{bind_call, is_wildcard, wildcard_columns};
 pub use compare::CompareFunction;
-pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel};
+pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel, is_provenance};
 pub use model_function::ModelFunction;
 pub use plain::PlainFunction;
 pub use predict::PredictFunction;

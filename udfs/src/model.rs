@@ -71,6 +71,14 @@ pub enum OnFailure {
 /// The parts of what a call gives for [`OnFailure::Reason`].
 pub const OUTCOME: [&str; 2] = ["prediction", "error"];
 
+/// What the keys begin with under which the field of a prediction says where it came from.
+const PROVENANCE: &str = "predict.";
+
+/// Whether a key of a field's metadata says where a prediction came from.
+pub fn is_provenance(key: &str) -> bool {
+    key.starts_with(PROVENANCE)
+}
+
 /// One version of a model, as plans hold it.
 ///
 /// Plans are compared, so a model has a value: two that are equal score alike. Implementations derive or write [`Eq`] and
@@ -88,7 +96,8 @@ pub trait ScoringModel: Any + Debug + Send + Sync + DynEq + DynHash {
     /// The type of a prediction.
     fn return_type(&self) -> &DataType;
 
-    /// What the field of a prediction says of where it came from: files that are written of it keep that.
+    /// Metadata of the field of a prediction, by keys for which [`is_provenance`] holds: the model that it came from. Files
+    /// that are written of it keep that.
     fn provenance(&self) -> HashMap<String, String> {
         HashMap::new()
     }

@@ -1,4 +1,4 @@
-//! A function that gives its argument back, without what its field says of where it came from.
+//! A function that gives its argument back, without what its field says of a model.
 
 use std::sync::Arc;
 
@@ -8,10 +8,12 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// Its argument, with a field that has no metadata.
+use crate::model::is_provenance;
+
+/// Gives its argument back, with a field that says nothing of a model. Other metadata of the field stays.
 ///
-/// The field of a prediction names the model. Where DataFusion compares fields with their metadata, as it does for the two
-/// terms of a recursive query, of which one may hold a prediction and the other not, this function takes it off.
+/// The field of a prediction names the model. Where DataFusion compares or merges the metadata of fields, as it does for the
+/// terms of a recursive query and for a union, this function takes the model's name off.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct PlainFunction {
     signature: Signature,
@@ -46,7 +48,12 @@ impl ScalarUDFImpl for PlainFunction {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         match args.arg_fields {
-            [only] => Ok(Arc::new(Field::new(self.name(), only.data_type().clone(), only.is_nullable()))),
+            [only] => {
+                let mut metadata = only.metadata().clone();
+                metadata.retain(|key, _| !is_provenance(key));
+                let field = Field::new(self.name(), only.data_type().clone(), only.is_nullable());
+                Ok(Arc::new(field.with_metadata(metadata)))
+            }
             _ => exec_err!("plain takes one argument"),
         }
     }
