@@ -24,12 +24,14 @@ ALTER MODEL name SET TRAFFIC (v3 90, v4 10) [BY feature]     ALTER MODEL name DR
 ALTER MODEL name[/version] SET TAG tag = 'value' [, …]     ALTER MODEL name UNSET TAG tag
 COMMENT ON MODEL name[/version] IS 'text'
 SHOW MODELS     SHOW VERSIONS IN MODEL name     DESCRIBE MODEL name[/version]
-SELECT … FROM predict.models, predict.versions, predict.features, predict.history
+SELECT … FROM predict.models, predict.versions, predict.features, predict.history, predict.loaded
+CREATE FUNCTION name(a TYPE, …) RETURNS TYPE LANGUAGE onnx AS 'uri'
 
 predict('name', a, b, …)             by position
 predict('name', {feature: a, …})     by name
 predict('name', t.*)                 the columns of t that the model names
 try_predict('name', …)               NULL for a row that can't be scored
+predict_error('name', …)             why it can't
 predict('name@alias', …)  predict('name/3', …)
 SELECT * FROM ml_predict(model => 'name', data => t)
 SELECT * FROM ml_compare(old => 'name/3', new => 'name/4', data => t)

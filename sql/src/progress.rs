@@ -33,7 +33,7 @@ struct Bar {
 }
 
 impl Progress {
-    /// Of a statement that runs since `start`; `wanted` unless nobody should see it.
+    /// Progress of a statement that was started at `start`. Nothing is shown unless it is `wanted`.
     pub(crate) fn new(
         plan: Option<Arc<dyn ExecutionPlan>>,
         predict: Arc<PredictRuntime>,

@@ -1,4 +1,4 @@
-//! What a plan holds of a model: a value.
+//! The handle by which a plan holds a model.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -33,21 +33,22 @@ pub struct ModelHandle {
     call: CallSignature,
 }
 
-/// What was seen when a version was first made ready to run: what EXPLAIN shows of it until it is loaded again.
+/// Engine, device and batch size of a version when it was first made ready to run, by which EXPLAIN shows it before it is
+/// loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Readiness {
     /// The engine that was asked for: `auto`, or one by its name.
     pub chosen: String,
     /// The engine that took it.
     pub engine: String,
-    /// Where it ran: `cpu`, `cuda:0`.
+    /// The device on which it ran: `cpu`, `cuda:0`.
     pub device: String,
     /// Rows for each run.
     pub batch_size: usize,
     /// Why engines that come before do not run it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_run_by: Vec<String>,
-    /// Whether any row of numbers can be scored: nothing is looked up by its value.
+    /// Whether the model gives a prediction for any row of numbers; one that looks something up by a value may refuse a row.
     #[serde(default)]
     pub takes_any_row: bool,
 }
@@ -160,20 +161,20 @@ impl ModelHandle {
         &self.call
     }
 
-    /// What was recorded of it when it was created, if it was to be run by the same engine then.
+    /// Engine, device and batch size as the catalog recorded them, if the version was made for the engine of this handle.
     pub fn readiness(&self) -> Option<&Readiness> {
         let same = |ready: &&Readiness| ready.chosen == self.engine || ready.engine == self.engine;
         self.record.ready.as_ref().filter(same)
     }
 
-    /// Whether some row of arguments of these types may be refused, as far as is known.
+    /// Whether the model may refuse a row whose arguments have these types; true where that is not known.
     pub(crate) fn may_refuse_rows(&self, types: &[DataType]) -> bool {
         let always_convertible = types.iter().all(|found| found.is_numeric() || *found == DataType::Boolean);
         let takes_any_row = self.record.ready.as_ref().is_some_and(|ready| ready.takes_any_row);
         !always_convertible || self.record.options.on_null == Some(NullPolicy::Error) || !takes_any_row
     }
 
-    /// What a prediction's field says of where it came from.
+    /// Metadata for the field of a prediction: the model, its version and the hash of its file.
     pub(crate) fn provenance(&self) -> HashMap<String, String> {
         let mut says = HashMap::from([
             ("predict.model".to_owned(), self.name.clone()),

@@ -76,13 +76,13 @@ pub(super) struct PredictStream {
     open: VecDeque<OpenBatch>,
     /// Parts of them that are being scored, in their order.
     units: FuturesOrdered<BoxFuture<'static, Result<ScoredUnit>>>,
-    scorers: Arc<Scorers>,
-    /// When this stream last let others have its thread.
-    polled_since: Instant,
-    /// Bytes of those.
+    /// Bytes of the units that are being scored.
     bytes_under_way: usize,
-    /// Of one row, as seen last.
+    /// Bytes of the prediction of one row, in the unit that was done last.
     bytes_of_score: usize,
+    scorers: Arc<Scorers>,
+    /// When this stream last let other tasks have its thread.
+    polled_since: Instant,
     metrics: PredictMetrics,
     memory: MemoryReservation,
     _cancel: CancelOnDrop,
@@ -95,9 +95,11 @@ struct OpenBatch {
     chosen: Option<UInt64Array>,
     /// Of the rows that are scored.
     features: Vec<ArrayRef>,
-    /// How many are scored, are given to units, and are done.
+    /// Rows that are to be scored.
     count: usize,
+    /// Of those, rows that were given to units.
     started: usize,
+    /// Of those, rows that have predictions.
     done: usize,
     scores: Vec<ArrayRef>,
     /// Bytes of the batch, the features and the scores so far.
@@ -261,7 +263,7 @@ impl PredictStream {
             // Where cores are to spare, other threads score what is worth a change of threads, and this task fetches more.
             let shared = threads > 1 && batch_size.is_worth_sharing(rows);
             let unit = Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size };
-            // Never by waiting for cores here: whoever polls this stream may stop to, and the cores that come would be lost to all.
+            // Not by waiting for cores here: who polls this stream may stop to, and then nobody would give them back.
             let cores = (quick && !shared).then(|| self.plan.cores.try_take(self.plan.run.threads)).flatten();
             match cores {
                 Some(cores) => {

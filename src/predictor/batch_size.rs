@@ -132,8 +132,9 @@ impl BatchSize {
         }
         if duration > LONGEST_RUN {
             let fitting = rows as f64 * LONGEST_RUN.as_secs_f64() / duration.as_secs_f64();
+            // One run may take long for another reason, such as a session that is made for it: it may grow again.
+            self.growth = Some(Growth { most: self.rows, before: None });
             self.rows = (fitting as usize).max(1);
-            self.growth = None;
             return;
         }
         let Some(growth) = &mut self.growth else { return };
@@ -168,6 +169,14 @@ mod tests {
         assert_eq!(size.rows(), 100);
         size.observe(100, 60_000 * MS);
         assert_eq!(size.rows(), 1);
+
+        let mut once = BatchSize::new(8192);
+        once.observe(8192, 400 * MS);
+        assert_eq!(once.rows(), 1024);
+        for rows in [1024, 2048, 4096, 8192] {
+            once.observe(rows, rows as u32 * MS / 1000);
+        }
+        assert_eq!(once.rows(), 8192, "the long run was an exception");
     }
 
     #[test]

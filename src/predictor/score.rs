@@ -342,9 +342,10 @@ impl Predictor {
         let outputs = limited(&self.label, max_run, context, |context| self.executable.run(&inputs, context))?;
         lap(clock, &mut stats.run);
         if !self.probed {
-            self.known_good.get_or_init(|| match self.fixed_batch {
-                Some(_) => inputs,
-                None => inputs.into_iter().map(|input| input.truncated(1)).collect(),
+            self.known_good.get_or_init(|| {
+                let rows = self.fixed_batch.unwrap_or(1);
+                // They outlive the query, whose columns should not.
+                inputs.into_iter().map(|input| input.truncated(rows).detached()).collect()
             });
         }
         Ok(outputs)

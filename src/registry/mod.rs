@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 pub use model::RegisteredModel;
 
 use crate::background;
-use crate::catalog::{Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
+use crate::catalog::{CatalogSnapshot, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
 use crate::config::ByteSize;
 use crate::engine::{CancelToken, CoreBudget, Engine};
 use crate::error::{Result, bail, error};
@@ -212,8 +212,10 @@ impl ModelRegistry {
 
     /// All that is loaded, by label.
     pub(crate) fn loaded(&self) -> Vec<LoadedModel> {
+        let snapshot = self.catalog.snapshot();
         let state = self.state();
-        let each = state.ready.iter().map(|(handle, ready)| LoadedModel {
+        let called = state.ready.iter().filter(|(handle, ready)| !is_over(&snapshot, handle, ready));
+        let each = called.map(|(handle, ready)| LoadedModel {
             handle: handle.clone(),
             predictor: ready.predictor.clone(),
             last_use: ready.last_use,
@@ -273,7 +275,7 @@ impl ModelRegistry {
 
     /// Takes over a model that is loaded.
     pub(crate) fn insert(&self, handle: &Arc<ModelHandle>, predictor: Arc<Predictor>) {
-        let known = self.is_known(handle);
+        let known = is_known(&self.catalog.snapshot(), handle);
         let replaced = {
             let mut state = self.state();
             state.clock += 1;
@@ -354,28 +356,21 @@ impl ModelRegistry {
         background::blocking(move || Model::read_file(&uri, &path)).await
     }
 
-    /// Whether the catalog has the version, as far as this process knows.
-    fn is_known(&self, handle: &ModelHandle) -> bool {
-        let snapshot = self.catalog.snapshot();
-        let has = |version| snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version));
-        handle.version().is_some_and(has)
-    }
-
     /// Unloads what was dropped, and the least recently used while all take more than the limit; never `newest`, nor what
     /// could not be loaded again. Queries that run go on with what they hold, which counts until they are done.
     fn evict(&self, newest: &ModelHandle) {
         let limit = self.limits.model_memory.0;
+        let snapshot = self.catalog.snapshot();
         let mut gone = vec![]; // until the lock is free: sessions take their time to go
         let mut guard = self.state();
         let state = &mut *guard;
         state.models.retain(|_, model| model.strong_count() > 0);
         state.alive.retain(|_, predictor| predictor.strong_count() > 0);
-        // A function is not called any more when nobody but this registry has its handle.
-        let is_over = |handle: &Arc<ModelHandle>, ready: &Ready| match handle.version() {
-            Some(_) => ready.known && !self.is_known(handle),
-            None => Arc::strong_count(handle) <= 2, // here, and among those alive
-        };
-        let over = state.ready.iter().filter(|(handle, ready)| ***handle != *newest && is_over(handle, ready));
+        // With their credentials.
+        let is_there = |(label, _): &SourceKey| snapshot.lookup(label).is_ok();
+        state.sources.retain(|key, _| is_there(key));
+        let over =
+            state.ready.iter().filter(|(handle, ready)| ***handle != *newest && is_over(&snapshot, handle, ready));
         let over: Vec<_> = over.map(|(handle, _)| handle.clone()).collect();
         gone.extend(over.iter().filter_map(|handle| state.ready.remove(handle)));
         loop {
@@ -402,6 +397,21 @@ impl ModelRegistry {
         }
         drop(guard);
         drop(gone);
+    }
+}
+
+/// Whether the catalog has the version, as far as this process knows.
+fn is_known(snapshot: &CatalogSnapshot, handle: &ModelHandle) -> bool {
+    let has = |version| snapshot.get(handle.name()).is_some_and(|entry| entry.versions.contains_key(&version));
+    handle.version().is_some_and(has)
+}
+
+/// Whether nobody calls a model any more: its version was dropped, or it is a function's and nobody but the registry has the
+/// handle.
+fn is_over(snapshot: &CatalogSnapshot, handle: &Arc<ModelHandle>, ready: &Ready) -> bool {
+    match handle.version() {
+        Some(_) => ready.known && !is_known(snapshot, handle),
+        None => Arc::strong_count(handle) <= 2, // among those that are ready, and among those alive
     }
 }
 

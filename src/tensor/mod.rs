@@ -137,6 +137,21 @@ impl Tensor {
         self.shape.first().copied().unwrap_or(0)
     }
 
+    /// The same elements in memory of their own, where they may share a column's.
+    pub(crate) fn detached(self) -> Self {
+        macro_rules! copied {
+            ($($kind:ident),+) => {
+                match self.data {
+                    $(TensorData::$kind(data) => TensorData::$kind(data.to_vec().into()),)+
+                    TensorData::String(data) => TensorData::String(data.iter().collect()),
+                    owned @ (TensorData::BFloat16(_) | TensorData::Bool(_)) => owned,
+                }
+            };
+        }
+        let data = copied!(Float32, Float64, Float16, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64);
+        Self { shape: self.shape, data }
+    }
+
     /// The first `rows` rows.
     pub(crate) fn truncated(mut self, rows: usize) -> Self {
         if rows >= self.rows() {
