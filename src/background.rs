@@ -61,6 +61,14 @@ pub(crate) fn block_on<T: Send + 'static>(work: impl Future<Output = Result<T>> 
     receiver.recv().unwrap_or_else(|cause| Err(failed(cause)))
 }
 
+/// Has `work` done on a thread of ours, where nobody waits for it.
+pub(crate) fn detached(work: impl FnOnce() + Send + 'static) {
+    match handle() {
+        Ok(handle) => drop(handle.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}
+
 /// Runs what computes, or waits for a disk, on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     SpawnedTask::spawn_blocking(work).join().await.unwrap_or_else(|cause| Err(failed(cause)))

@@ -5,6 +5,7 @@ mod cores;
 mod device;
 mod native;
 pub(crate) mod ort;
+mod trim;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use cancel::{CancelOnDrop, CancelToken};
 pub use cores::{CoreBudget, Cores};
 pub use device::Device;
 pub use native::NativeEngine;
+pub(crate) use trim::trim;
 
 use crate::error::Result;
 use crate::model::{Model, TensorSpec};

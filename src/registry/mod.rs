@@ -17,7 +17,7 @@ pub use model::RegisteredModel;
 use crate::background;
 use crate::catalog::{CatalogSnapshot, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
 use crate::config::ByteSize;
-use crate::engine::{CancelToken, CoreBudget, Engine};
+use crate::engine::{CancelToken, CoreBudget, Engine, trim};
 use crate::error::{Result, bail, error};
 use crate::model::Model;
 use crate::predictor::{Predictor, PredictorSource};
@@ -287,7 +287,7 @@ impl ModelRegistry {
             state.alive.insert(handle.clone(), Arc::downgrade(&predictor));
             state.ready.insert(handle.clone(), Ready { predictor, used, last_use, reloadable, known })
         };
-        drop(replaced); // without the lock: sessions take their time to go
+        dispose(replaced.into_iter().collect());
         self.evict(handle);
     }
 
@@ -361,7 +361,7 @@ impl ModelRegistry {
     fn evict(&self, newest: &ModelHandle) {
         let limit = self.limits.model_memory.0;
         let snapshot = self.catalog.snapshot();
-        let mut gone = vec![]; // until the lock is free: sessions take their time to go
+        let mut gone = vec![];
         let mut guard = self.state();
         let state = &mut *guard;
         state.models.retain(|_, model| model.strong_count() > 0);
@@ -396,8 +396,19 @@ impl ModelRegistry {
             gone.extend(state.ready.remove(&oldest));
         }
         drop(guard);
-        drop(gone);
+        dispose(gone);
     }
+}
+
+/// Lets models go, on a thread where that may take its time.
+fn dispose(gone: Vec<Ready>) {
+    if gone.is_empty() {
+        return;
+    }
+    background::detached(move || {
+        drop(gone);
+        trim();
+    });
 }
 
 /// Whether the catalog has the version, as far as this process knows.

@@ -45,13 +45,3 @@ pub(super) fn default_limit() -> u64 {
         ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].into_iter().filter_map(number);
     of_machine().into_iter().chain(of_container).min().map_or(0, |bytes| bytes / 2)
 }
-
-/// Gives back to the system what loading a model took for a while, which is several times what the model keeps: the
-/// allocator of glibc would hold on to it, once for each thread that has loaded one.
-pub(super) fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // SAFETY: it may be called at any time, from any thread.
-        unsafe { libc::malloc_trim(0) };
-    }
-}

@@ -10,8 +10,8 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
 use super::message::RuntimeError;
-use super::{arena, convert, missing, provider, refused, size};
-use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext};
+use super::{convert, missing, provider, refused, size};
+use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext, trim};
 use crate::error::{Error, Result, bail, error};
 use crate::model::Model;
 use crate::tensor::Tensor;
@@ -91,7 +91,9 @@ impl OrtExecutable {
         let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
         let session = builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)?;
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.trim();
+        if self.session_size >= WORTH_TRIMMING {
+            trim();
+        }
         Ok(session)
     }
 
@@ -111,12 +113,6 @@ impl OrtExecutable {
             builder = builder.with_external_initializer(name, value.clone())?.with_initializer(name, value.clone())?;
         }
         Ok(builder)
-    }
-
-    fn trim(&self) {
-        if self.session_size >= WORTH_TRIMMING {
-            arena::trim();
-        }
     }
 
     fn take(&self, threads: usize) -> Result<Session> {
@@ -173,13 +169,6 @@ impl OrtExecutable {
 
     fn failed(&self, cause: ort::Error) -> Error {
         error!(EngineFailed, "model '{}': ONNX Runtime failed", self.label).with_source(RuntimeError(cause))
-    }
-}
-
-impl Drop for OrtExecutable {
-    fn drop(&mut self) {
-        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        self.trim();
     }
 }
 
