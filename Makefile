@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint runtime onnx servers matrix queries fuzz bench release clean
+.PHONY: demo test lint features runtime onnx servers matrix queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -25,6 +25,18 @@ test: lint runtime onnx servers ## all tests
 lint: ## format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+
+# The bare library, and three that reach further.
+COMBINATIONS := none onnxruntime http,mlflow aws,azure,gcp,http,mlflow,onnxruntime,proto
+OF_LIBRARY   := --package datafusion-predict --no-default-features --features
+
+features: ## the library with four sets of features, and how many packages each has
+	set -e; for features in $(COMBINATIONS); do \
+	    cargo clippy --lib $(OF_LIBRARY) "$${features#none}" -- -D warnings; \
+	    packages=$$(cargo tree --edges normal --prefix none $(OF_LIBRARY) "$${features#none}" | sed 's, (\*)$$,,' | sort -u); \
+	    echo "features $$features: $$(echo "$$packages" | wc -l) packages"; \
+	    if [ $$features = none ] && echo "$$packages" | grep -E '^(ort|ort-sys|reqwest|hyper|rustls|aws-[a-z]+) '; then exit 1; fi; \
+	done
 
 runtime: $(RUNTIME)/onnxruntime-$(ONNXRUNTIME) ## ONNX Runtime, where the library looks for it
 
@@ -50,14 +62,17 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
 	cargo test --workspace $(FEATURES) --test generated_queries -- --ignored --nocapture
 
-FUZZ := CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev
+FUZZ := CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo +nightly fuzz run --dev --fuzz-dir
 FUZZ_LIMITS := -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=4096
 
 fuzz: ## the reader of graphs and the compiler, then all of CREATE MODEL, for FUZZ_SECONDS each; needs a nightly toolchain and `cargo install cargo-fuzz`
 	mkdir -p "$(CACHE)/fuzz/corpus" && cp -n tests/models/operators/*.onnx tests/models/boosters/*.onnx tests/models/queries/*.onnx \
 	    "$(CACHE)/fuzz/corpus"
-	$(FUZZ) compile "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
-	$(FUZZ) create_model "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
+	$(FUZZ) native/fuzz compile "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
+	$(FUZZ) fuzz create_model "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
+
+dist: ## the binary to hand out: small, without symbols
+	cargo build --profile dist --package datafusion-predict-cli
 
 release: runtime ## the fast binary
 	cargo build --release --package datafusion-predict-cli

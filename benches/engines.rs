@@ -16,7 +16,8 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Float32Type, Int32Type, Int64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_predict::{
-    CoreBudget, Engine, Executable, LoadRequest, Loaded, Model, NativeEngine, OrtEngine, RunContext, Tensor, TensorData,
+    CoreBudget, Engine, Executable, Model, NativeEngine, OrtEngine, PrepareRequest, Prepared, RunContext, Tensor,
+    TensorData,
 };
 
 /// Rows that a tree model scores in one measurement.
@@ -55,16 +56,16 @@ fn load(engine: &dyn Engine, path: &Path) -> Arc<dyn Executable> {
 
 fn prepare(engine: &dyn Engine, model: &Arc<Model>) -> Arc<dyn Executable> {
     let signature = model.signature();
-    let request = LoadRequest {
+    let request = PrepareRequest {
         label: "bench".into(),
         inputs: signature.inputs.clone(),
         outputs: vec![signature.outputs.last().expect("an output").name.clone()],
         chosen: true,
         ..Default::default()
     };
-    match engine.load(model, &request).expect("the model loads") {
-        Loaded::Ready(executable) => executable,
-        Loaded::Refused(reason) => panic!("{}: {reason}", engine.name()),
+    match engine.prepare(model, &request).expect("the model loads") {
+        Prepared::Ready(executable) => executable,
+        Prepared::Refused(reason) => panic!("{}: {reason}", engine.name()),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use datafusion_predict::{
-    Engine, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime, PredictSql, Result, RunContext, Tensor,
+    Engine, Executable, Model, PredictExt, PredictRuntime, PredictSql, PrepareRequest, Prepared, Result, RunContext,
+    Tensor,
 };
 
 #[derive(Debug)]
@@ -17,10 +18,10 @@ impl Engine for HandBack {
         "hand-back"
     }
 
-    fn load(&self, model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
+    fn prepare(&self, model: &Arc<Model>, _request: &PrepareRequest) -> Result<Prepared> {
         Ok(match model.operators().find(|operator| *operator != "Identity") {
-            Some(operator) => Loaded::Refused(format!("operator {operator}")),
-            None => Loaded::Ready(Arc::new(HandBack)),
+            Some(operator) => Prepared::Refused(format!("operator {operator}")),
+            None => Prepared::Ready(Arc::new(HandBack)),
         })
     }
 }
@@ -37,7 +38,7 @@ impl Executable for HandBack {
 
 #[tokio::main]
 async fn main() -> datafusion::error::Result<()> {
-    let runtime = PredictRuntime::default().with_engine(Arc::new(HandBack));
+    let runtime = PredictRuntime::builder().with_engine(Arc::new(HandBack)).build();
     let ctx = SessionContext::new().with_predict(Arc::new(runtime));
     ctx.predict_sql("CREATE MODEL same FROM 'tests/models/types/identity_float.onnx'").await?;
     ctx.predict_sql("CREATE MODEL twice FROM 'tests/models/types/scalar_double.onnx'").await?;

@@ -1,6 +1,6 @@
-//! A small runtime of our own for what waits for a network.
+//! Threads of our own, for what waits for a network and for what nobody waits for.
 //!
-//! Connections outlive the runtime of a single query, so they belong to this one. A lock of the catalog is only ever held by
+//! Connections outlive the async runtime of a single query, so they belong to one of our own. A lock of the catalog is only ever held by
 //! its tasks: who waits for it does not depend on a runtime of the caller's that may be busy.
 
 use std::future::Future;
@@ -11,7 +11,7 @@ use datafusion::common::runtime::SpawnedTask;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::engine::CancelToken;
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result, error};
 
 fn handle() -> Result<&'static Handle> {

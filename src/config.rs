@@ -1,7 +1,6 @@
 //! Session options under the prefix `predict`.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::Result as DFResult;
@@ -9,8 +8,9 @@ use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions}
 use datafusion::config::ConfigOptions;
 use datafusion_predict_udfs::nearest;
 
-use crate::catalog::ModelHandle;
-use crate::engine::CancelToken;
+use crate::byte_size::ByteSize;
+use crate::cancel::CancelToken;
+use crate::engine;
 use crate::error::{Result, bail, error};
 
 /// Options of a session: `SET predict.batch_size = 4096`. `SHOW predict.batch_size` and `information_schema.df_settings`
@@ -39,7 +39,7 @@ impl Default for PredictConfig {
     fn default() -> Self {
         Self {
             batch_size: 0,
-            engine: ModelHandle::AUTO.to_owned(),
+            engine: engine::AUTO.to_owned(),
             extract: true,
             place_by_rows: true,
             bytes_in_flight: ByteSize(256 << 20),
@@ -102,7 +102,7 @@ impl PredictConfig {
             "extract" => self.extract = yes_or_no()?,
             "place_by_rows" => self.place_by_rows = yes_or_no()?,
             "bytes_in_flight" => self.bytes_in_flight = bytes()?,
-            "model_memory" | "runtime_memory" | "cache_size" | "download_limit" => bail!(
+            "model_memory" | "onnxruntime_memory" | "cache_size" | "download_limit" => bail!(
                 InvalidOption,
                 "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime",
                 option.replace('_', "-")
@@ -124,7 +124,7 @@ impl PredictConfig {
     }
 
     fn known_engine(&self, name: &str) -> Result<String> {
-        let known = std::iter::once(ModelHandle::AUTO).chain(self.engines.iter().map(String::as_str));
+        let known = std::iter::once(engine::AUTO).chain(self.engines.iter().map(String::as_str));
         let known: Vec<_> = known.collect();
         match known.iter().find(|known| known.eq_ignore_ascii_case(name)) {
             Some(known) => Ok((*known).to_owned()),
@@ -162,42 +162,6 @@ impl ExtensionOptions for PredictConfig {
     }
 }
 
-/// A number of bytes, written with a unit: `512m`, `4 GiB`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
-
-/// Units and the powers of 2 that they are.
-const UNITS: [(&str, u32); 5] = [("t", 40), ("g", 30), ("m", 20), ("k", 10), ("", 0)];
-
-impl std::str::FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let lower = text.trim().to_ascii_lowercase();
-        let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-        let (number, unit) = lower.split_at(digits);
-        let unit = unit.trim();
-        let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit);
-        let shift = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, shift)| *shift);
-        let bytes = match (number.parse::<u64>(), shift) {
-            (Ok(number), Some(shift)) => number.checked_mul(1 << shift),
-            _ => None,
-        };
-        bytes
-            .map(Self)
-            .ok_or_else(|| format!("expected a number of bytes with k, m, g or t, such as 512m, found '{text}'"))
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(bytes) = self;
-        let unit = UNITS.iter().find(|(_, shift)| *bytes > 0 && bytes.trailing_zeros() >= *shift);
-        let (unit, shift) = unit.unwrap_or(&("", 0));
-        write!(f, "{}{unit}", bytes >> shift)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,23 +184,6 @@ mod tests {
         for entry in config.entries() {
             let option = entry.key.strip_prefix("predict.").expect("the prefix");
             config.set(option, &entry.value.expect("a value")).expect("what is shown can be set");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes, shown) in [
-            ("512", 512, "512"),
-            ("2 K", 2048, "2k"),
-            ("4GiB", 4 << 30, "4g"),
-            ("1536m", 1536 << 20, "1536m"),
-            ("0", 0, "0"),
-        ] {
-            let size: ByteSize = text.parse().expect(text);
-            assert_eq!((size.0, size.to_string().as_str()), (bytes, shown));
-        }
-        for wrong in ["", "g", "-1g", "1x", "99999999999t"] {
-            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
         }
     }
 }

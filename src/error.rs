@@ -1,10 +1,11 @@
-//! One error for the library, and the only place where it becomes a [`DataFusionError`].
+//! The error of this library, and the only place where it becomes DataFusion's.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
+use datafusion_predict_native as native;
 
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,9 +31,9 @@ pub struct Error {
 #[non_exhaustive]
 pub enum ErrorKind {
     /// No library of ONNX Runtime was found, or none that can be loaded.
-    RuntimeMissing,
+    OnnxRuntimeMissing,
     /// The library of ONNX Runtime is too old, or no such library.
-    RuntimeUnusable,
+    OnnxRuntimeUnusable,
     /// A device was named that the engine does not have.
     DeviceMissing,
     /// The file or folder of a model can't be read.
@@ -159,6 +160,19 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<native::Error> for Error {
+    fn from(error: native::Error) -> Self {
+        let kind = match error.kind() {
+            native::ErrorKind::Unreadable => ErrorKind::Unreadable,
+            native::ErrorKind::InvalidModel => ErrorKind::InvalidModel,
+            native::ErrorKind::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::EngineFailed,
+        };
+        let (message, source) = error.into_parts();
+        Self { source: source.map(Arc::from), ..Self::new(kind, message) }
     }
 }
 

@@ -23,43 +23,58 @@
 //! ```
 
 mod background;
+mod byte_size;
+mod call;
+mod cancel;
 mod catalog;
 mod config;
+mod encode;
 mod engine;
 mod error;
-mod model;
+mod fetch;
 mod optimizer;
 mod plan;
-mod predictor;
 mod registry;
 mod resolver;
 mod runtime;
+mod scoring;
 mod session;
-mod source;
 mod statement;
 mod storage;
-mod tensor;
 
+// Sessions and their SQL.
+pub use byte_size::ByteSize;
+pub use config::PredictConfig;
+pub use error::{Error, ErrorKind, Result};
+pub use runtime::{CreateModel, CreateOptions, PredictRuntime, PredictRuntimeBuilder};
+pub use session::{PredictExt, PredictSql};
+pub use statement::{PredictStatement, parse_sql, run_statement};
+
+// Models as data, and how they are called.
+pub use call::{ModelOptions, NullPolicy};
+pub use datafusion_predict_native::{
+    ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Signature, Tensor, TensorData, TensorSpec,
+};
+pub use registry::RegisteredModel;
+pub use scoring::Predictor;
+
+// Where models are kept.
 pub use catalog::{
     CatalogSnapshot, Change, Committed, DEFAULT_ALIAS, Feature, HistoryEntry, Interface, ModelCatalog, ModelEntry,
-    ModelFiles, ModelHandle, ModelReference, ModelVersion, ObjectStoreCatalog, Readiness, TensorNote, Traffic,
-    VersionRecord, VersionReference,
+    ModelHandle, ModelReference, ModelVersion, ObjectStoreCatalog, Readiness, TensorNote, Traffic, VersionRecord,
+    VersionReference,
 };
-pub use config::{ByteSize, PredictConfig};
-pub use engine::ort::{OrtEngine, runtime_folder};
+pub use storage::{DiskCache, Download, StorageOptions};
+
+// What runs them.
+pub use cancel::{CancelOnDrop, CancelToken};
+#[cfg(feature = "onnxruntime")]
+pub use engine::ort::{OrtEngine, onnxruntime_folder};
 pub use engine::{
-    CancelOnDrop, CancelToken, Columnar, CoreBudget, Cores, Device, Engine, Executable, LoadRequest, Loaded,
-    NativeEngine, RunContext,
+    Columnar, CoreBudget, Cores, Device, Engine, Executable, NativeEngine, PrepareRequest, Prepared, RunContext,
 };
-pub use error::{Error, ErrorKind, Result};
-pub use model::{ClassLabels, Dimension, Labels, Metadata, Model, ModelOptions, NullPolicy, Signature, TensorSpec};
+
+// Plans.
 #[cfg(feature = "proto")]
 pub use plan::PredictCodec;
 pub use plan::{LoadModelsExec, Predict, PredictExec, PredictExtensionPlanner, PredictQueryPlanner};
-pub use predictor::Predictor;
-pub use registry::RegisteredModel;
-pub use runtime::PredictRuntime;
-pub use session::{PredictExt, PredictSql};
-pub use statement::{CreateModel, CreateOptions, PredictStatement, parse_sql, run_statement};
-pub use storage::{DiskCache, Download, StorageOptions};
-pub use tensor::{ElementType, Tensor, TensorData};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use datafusion::common::Result as DFResult;
 use datafusion_predict_udfs::{ModelResolver, Resolved, ScoringModel};
 
-use crate::catalog::{CatalogSnapshot, ModelHandle, ModelReference};
+use crate::catalog::{CatalogSnapshot, ModelReference};
+use crate::engine;
 use crate::registry::RegisteredModel;
 use crate::runtime::PredictRuntime;
 
@@ -28,7 +29,7 @@ impl ModelResolver for CatalogResolver {
         let snapshot = self.pinned.clone().unwrap_or_else(|| self.runtime.catalog().snapshot());
         let registry = self.runtime.registry();
         let model = |version| -> DFResult<Arc<dyn ScoringModel>> {
-            let handle = registry.handle(version, ModelHandle::AUTO)?;
+            let handle = registry.handle(version, engine::AUTO)?;
             Ok(Arc::new(RegisteredModel::new(handle, registry.clone())))
         };
         let called = snapshot.called(name)?;
@@ -53,7 +54,7 @@ impl ModelResolver for CatalogResolver {
 mod tests {
     use super::*;
     use crate::catalog::Change;
-    use crate::statement::CreateModel;
+    use crate::runtime::CreateModel;
 
     #[tokio::test]
     async fn what_is_pinned_does_not_move() {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::context::{FunctionFactory, QueryPlanner, SessionContext};
+use datafusion::execution::context::{FunctionFactory, SessionContext};
 use datafusion::logical_expr::planner::RelationPlanner;
+use datafusion::logical_expr::{Expr, lit};
 use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
-use datafusion_predict_udfs::{OnFailure, PredictFunction};
+use datafusion_predict_udfs::{ModelResolver, all_functions};
 
+use crate::cancel::CancelToken;
 use crate::config::PredictConfig;
-use crate::engine::CancelToken;
-use crate::error::{Result, bail};
 use crate::optimizer::{add_analyzer_rules, add_optimizer_rules, add_physical_optimizer_rules};
 use crate::plan::PredictQueryPlanner;
 use crate::resolver::CatalogResolver;
@@ -40,10 +40,8 @@ impl PredictExt for SessionStateBuilder {
         config = config.with_option_extension(options);
         *self.config() = Some(config.with_extension(runtime.clone()));
 
-        let resolver = Arc::new(CatalogResolver::new(runtime.clone()));
-        let functions =
-            [OnFailure::Error, OnFailure::Null, OnFailure::Reason].map(|on| PredictFunction::udf(resolver.clone(), on));
-        self.scalar_functions().get_or_insert_default().extend(functions);
+        let resolver: Arc<dyn ModelResolver> = Arc::new(CatalogResolver::new(runtime.clone()));
+        self.scalar_functions().get_or_insert_default().extend(all_functions(&resolver));
         if first {
             let planners: [Arc<dyn RelationPlanner>; 2] = [Arc::new(MlPredictPlanner), Arc::new(MlComparePlanner)];
             self.relation_planners().get_or_insert_default().splice(0..0, planners);
@@ -55,12 +53,8 @@ impl PredictExt for SessionStateBuilder {
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));
         add_optimizer_rules(self.optimizer().get_or_insert_with(Optimizer::new));
         add_physical_optimizer_rules(self.physical_optimizers().get_or_insert_with(PhysicalOptimizer::new));
-        let planner = match self.query_planner().take() {
-            Some(planner) if is_ours(&planner) => planner,
-            Some(planner) => PredictQueryPlanner::new(planner),
-            None => PredictQueryPlanner::new(Arc::new(PlainPlanner)),
-        };
-        *self.query_planner() = Some(planner);
+        let planner = self.query_planner().take();
+        *self.query_planner() = Some(PredictQueryPlanner::around(planner));
         self
     }
 }
@@ -108,21 +102,6 @@ impl PredictExt for SessionContext {
     }
 }
 
-/// DataFusion's own planner, where a builder has none yet.
-#[derive(Debug)]
-struct PlainPlanner;
-
-#[async_trait]
-impl QueryPlanner for PlainPlanner {
-    async fn create_physical_plan(
-        &self,
-        plan: &datafusion::logical_expr::LogicalPlan,
-        session: &dyn datafusion::catalog::Session,
-    ) -> datafusion::common::Result<Arc<dyn datafusion::physical_plan::ExecutionPlan>> {
-        DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await
-    }
-}
-
 /// SQL with statements about models.
 #[async_trait]
 pub trait PredictSql {
@@ -133,6 +112,29 @@ pub trait PredictSql {
     /// # Errors
     /// Those of [`SessionContext::sql`], and a session without [`PredictExt::with_predict`].
     async fn predict_sql(&self, sql: &str) -> datafusion::common::Result<DataFrame>;
+
+    /// `predict('model', argument, …)` as an expression, for [`DataFrame`]s.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> datafusion::error::Result<()> {
+    /// use std::sync::Arc;
+    /// use datafusion::prelude::{ParquetReadOptions, SessionContext, col};
+    /// use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
+    ///
+    /// let context = SessionContext::new().with_predict(Arc::new(PredictRuntime::default()));
+    /// context.predict_sql("CREATE MODEL linear FROM 'tests/models/queries/linear.onnx'").await?;
+    /// let points = context.sql("SELECT 1.0 AS a, 2.0 AS b").await?;
+    /// let scored = points.with_column("score", context.predict("linear", [col("a"), col("b")])?)?;
+    /// assert_eq!(scored.collect().await?[0].num_columns(), 3);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// A session without [`PredictExt::with_predict`]. What is wrong with the model or its arguments is said when the
+    /// expression becomes part of a plan.
+    fn predict(&self, model: &str, arguments: impl IntoIterator<Item = Expr>) -> datafusion::common::Result<Expr>
+    where
+        Self: Sized;
 
     /// Ends the calls that the session's next queries make as functions when `token` is cancelled.
     ///
@@ -150,36 +152,15 @@ impl PredictSql for SessionContext {
         run_sql(self, sql).await
     }
 
+    fn predict(&self, model: &str, arguments: impl IntoIterator<Item = Expr>) -> datafusion::common::Result<Expr> {
+        Ok(self.udf("predict")?.call(std::iter::once(lit(model)).chain(arguments).collect()))
+    }
+
     fn cancel_calls_with(&self, token: CancelToken) {
         let state = self.state_ref();
         let mut state = state.write();
         if let Some(config) = state.config_mut().options_mut().extensions.get_mut::<PredictConfig>() {
             config.cancel = token;
         }
-    }
-}
-
-/// Puts our query planner around the session's, where another one was set after [`PredictExt::with_predict`].
-pub(crate) fn keep_planner(context: &SessionContext) {
-    let state = context.state_ref();
-    if is_ours(state.read().query_planner()) {
-        return;
-    }
-    let mut state = state.write();
-    let id = state.session_id().to_owned();
-    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
-    let planner = PredictQueryPlanner::new(state.query_planner().clone());
-    *state = builder.with_query_planner(planner).build();
-}
-
-fn is_ours(planner: &Arc<dyn QueryPlanner + Send + Sync>) -> bool {
-    (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>()
-}
-
-/// The runtime of a session.
-pub(crate) fn runtime_of(context: &SessionContext) -> Result<Arc<PredictRuntime>> {
-    match context.state_ref().read().config().get_extension::<PredictRuntime>() {
-        Some(runtime) => Ok(runtime),
-        None => bail!(InvalidStatement, "this session knows no models: call with_predict first"),
     }
 }

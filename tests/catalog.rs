@@ -136,7 +136,7 @@ fn session(catalog: ObjectStoreCatalog) -> SessionContext {
 }
 
 fn with_cache(catalog: ObjectStoreCatalog, cache: &Path) -> SessionContext {
-    let runtime = PredictRuntime::default().with_catalog(Arc::new(catalog)).with_cache_folder(cache.to_owned());
+    let runtime = PredictRuntime::builder().with_catalog(Arc::new(catalog)).with_cache_folder(cache.to_owned()).build();
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     context.with_predict(Arc::new(runtime))
 }
@@ -234,7 +234,7 @@ async fn models_are_unloaded_over_the_limit() {
     let uri = folder.path().to_str().expect("a path");
     let context = async |model_memory| {
         let catalog = Arc::new(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
-        let runtime = PredictRuntime::default().with_catalog(catalog).with_model_memory(model_memory);
+        let runtime = PredictRuntime::builder().with_catalog(catalog).with_model_memory(model_memory).build();
         SessionContext::new().with_predict(Arc::new(runtime))
     };
     let loaded = async |context: &SessionContext| -> BTreeSet<String> {

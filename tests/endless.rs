@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    CancelToken, Engine, Error, ErrorKind, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime,
-    PredictSql, Result, RunContext, Tensor,
+    CancelToken, Engine, Error, ErrorKind, Executable, Model, PredictExt, PredictRuntime, PredictSql, PrepareRequest,
+    Prepared, Result, RunContext, Tensor,
 };
 
 /// Nothing here takes this long, unless it hangs.
@@ -110,8 +110,8 @@ impl Engine for WaitingEngine {
         "waiting"
     }
 
-    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
-        Ok(Loaded::Ready(self.0.clone()))
+    fn prepare(&self, _model: &Arc<Model>, _request: &PrepareRequest) -> Result<Prepared> {
+        Ok(Prepared::Ready(self.0.clone()))
     }
 }
 
@@ -135,7 +135,7 @@ impl Executable for Waiting {
 async fn a_trial_run_is_told_when_nobody_waits_for_it() {
     for validate in [true, false] {
         let engine = Arc::new(Waiting::default());
-        let runtime = PredictRuntime::default().with_engine(Arc::new(WaitingEngine(engine.clone())));
+        let runtime = PredictRuntime::builder().with_engine(Arc::new(WaitingEngine(engine.clone()))).build();
         let context = SessionContext::new().with_predict(Arc::new(runtime));
         let create =
             format!("CREATE MODEL m FROM 'tests/models/types/scalar_double.onnx' OPTIONS (validate {validate})");

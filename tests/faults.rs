@@ -10,8 +10,8 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    Engine, Error, ErrorKind, Executable, LoadRequest, Loaded, Model, PredictExt, PredictRuntime, PredictSql, Result,
-    RunContext, Tensor, TensorData,
+    Engine, Error, ErrorKind, Executable, Model, PredictExt, PredictRuntime, PredictSql, PrepareRequest, Prepared,
+    Result, RunContext, Tensor, TensorData,
 };
 use futures::StreamExt;
 
@@ -46,8 +46,8 @@ impl Engine for ScriptedEngine {
         "scripted"
     }
 
-    fn load(&self, _model: &Arc<Model>, _request: &LoadRequest) -> Result<Loaded> {
-        Ok(Loaded::Ready(self.0.clone()))
+    fn prepare(&self, _model: &Arc<Model>, _request: &PrepareRequest) -> Result<Prepared> {
+        Ok(Prepared::Ready(self.0.clone()))
     }
 }
 
@@ -79,7 +79,7 @@ impl Executable for Scripted {
 /// A session whose model `m` is run by `engine`; a run takes 100 rows.
 async fn session(engine: &Arc<Scripted>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(2).with_batch_size(100);
-    let runtime = PredictRuntime::default().with_engine(Arc::new(ScriptedEngine(engine.clone())));
+    let runtime = PredictRuntime::builder().with_engine(Arc::new(ScriptedEngine(engine.clone()))).build();
     let context = SessionContext::new_with_config(config).with_predict(Arc::new(runtime));
     let sql = "CREATE MODEL m FROM 'tests/models/types/struct3.onnx' OPTIONS (output 'sum', batch_size 100)";
     context.predict_sql(sql).await.expect("the model");

@@ -15,8 +15,8 @@ use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    Engine, Error, ErrorKind, Executable, LoadRequest, Loaded, Model, ObjectStoreCatalog, PredictExt, PredictRuntime,
-    PredictSql, Result, RunContext, Tensor, TensorData,
+    Engine, Error, ErrorKind, Executable, Model, ObjectStoreCatalog, PredictExt, PredictRuntime, PredictRuntimeBuilder,
+    PredictSql, PrepareRequest, Prepared, Result, RunContext, Tensor, TensorData,
 };
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -125,16 +125,16 @@ impl Engine for Scripted {
         "scripted"
     }
 
-    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded> {
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
         if !request.chosen {
-            return Ok(Loaded::Refused("it is not asked for".to_owned()));
+            return Ok(Prepared::Refused("it is not asked for".to_owned()));
         }
         self.0.loads.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.0.load_time);
         if self.0.fails.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::InvalidModel, format!("'{}' does not suit", model.uri())));
         }
-        Ok(Loaded::Ready(Arc::new(First(self.0.clone()))))
+        Ok(Prepared::Ready(Arc::new(First(self.0.clone()))))
     }
 }
 
@@ -172,8 +172,8 @@ async fn catalog_in(store: Arc<Gate>) -> ObjectStoreCatalog {
 }
 
 /// A runtime of a process that has loaded nothing yet.
-async fn cold(store: &Arc<Gate>, folder: &std::path::Path) -> PredictRuntime {
-    PredictRuntime::default()
+async fn cold(store: &Arc<Gate>, folder: &std::path::Path) -> PredictRuntimeBuilder {
+    PredictRuntime::builder()
         .with_catalog(Arc::new(catalog_in(store.clone()).await))
         .with_cache_folder(folder.to_owned())
 }
@@ -185,12 +185,12 @@ async fn text(frame: DataFrame) -> String {
 #[tokio::test]
 async fn planning_asks_for_no_file_and_rows_do() {
     let (store, folder) = (Arc::new(Gate::default()), tempfile::tempdir().expect("a folder"));
-    let writer = session(cold(&store, folder.path()).await);
+    let writer = session(cold(&store, folder.path()).await.build());
     let sql = format!("CREATE MODEL m FROM '{MODEL}'");
     writer.predict_sql(&sql).await.expect("a model");
     store.shut.store(true, Ordering::SeqCst);
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let reader = session(cold(&store, elsewhere.path()).await);
+    let reader = session(cold(&store, elsewhere.path()).await.build());
     let query = format!("SELECT predict('m', {FEATURES}) AS p FROM generate_series(1, 3)");
 
     store.asked.store(0, Ordering::SeqCst);
@@ -231,11 +231,11 @@ async fn planning_asks_for_no_file_and_rows_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_queries_wait_for_one_load_and_share_its_answer() {
     let (store, folder) = (Arc::new(Gate::default()), tempfile::tempdir().expect("a folder"));
-    let writer = session(cold(&store, folder.path()).await);
+    let writer = session(cold(&store, folder.path()).await.build());
     writer.predict_sql(&format!("CREATE MODEL m FROM '{MODEL}'")).await.expect("a model");
     let script = Arc::new(Script { load_time: Duration::from_secs(2), ..Script::default() });
     script.fails.store(true, Ordering::SeqCst);
-    let runtime = cold(&store, folder.path()).await.with_engine(Arc::new(Scripted(script.clone())));
+    let runtime = cold(&store, folder.path()).await.with_engine(Arc::new(Scripted(script.clone()))).build();
     let context = session(runtime);
     context.predict_sql("SET predict.engine = 'scripted'").await.expect("an engine");
     let query = format!("SELECT predict('m', {FEATURES}) AS p FROM generate_series(1, 3)");
@@ -261,7 +261,7 @@ async fn fifty_queries_wait_for_one_load_and_share_its_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_of_others_hold_up_no_worker() {
     let slow = Arc::new(Script { run_time: Duration::from_secs(1), ..Script::default() });
-    let context = session(PredictRuntime::default().with_engine(Arc::new(Scripted(slow))));
+    let context = session(PredictRuntime::builder().with_engine(Arc::new(Scripted(slow))).build());
     let fast = context.clone();
     context.predict_sql("SET predict.engine = 'scripted'").await.expect("an engine");
     context.predict_sql(&format!("CREATE MODEL slow FROM '{MODEL}'")).await.expect("a model");
@@ -369,7 +369,8 @@ async fn rows_that_are_not_scored_do_not_pile_up() {
     let config = SessionConfig::new().with_target_partitions(2).set_str("datafusion.execution.batch_size", "8192");
     let context = SessionContext::new_with_config_rt(config, environment.build_arc().expect("a runtime"));
     let slow = Arc::new(Script { run_time: Duration::from_secs(2), ..Script::default() });
-    let context = context.with_predict(Arc::new(PredictRuntime::default().with_engine(Arc::new(Scripted(slow)))));
+    let context =
+        context.with_predict(Arc::new(PredictRuntime::builder().with_engine(Arc::new(Scripted(slow))).build()));
     for set in ["SET predict.engine = 'scripted'", "SET predict.bytes_in_flight = '8m'"] {
         context.predict_sql(set).await.expect("an option");
     }

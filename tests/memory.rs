@@ -13,7 +13,7 @@ use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
 const LIMIT: u64 = 256 << 20;
 
 fn runtime() -> Arc<PredictRuntime> {
-    Arc::new(PredictRuntime::with_runtime_memory(None, LIMIT))
+    Arc::new(PredictRuntime::builder().with_onnxruntime_memory(LIMIT).build())
 }
 
 fn session() -> SessionContext {
@@ -30,7 +30,7 @@ async fn a_graph_that_asks_for_34_gigabytes_is_an_error_and_the_next_run_is_fine
     let error = greedy.collect().await.expect_err("there is no such memory").to_string();
     assert!(
         error.contains(
-            "Status Message: Available memory of 267386880 is smaller than requested bytes of 33999998976; --runtime"
+            "Status Message: Available memory of 267386880 is smaller than requested bytes of 33999998976; --onnxruntime-memory"
         ),
         "{error}"
     );

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datafusion::arrow::array::StringArray;
 use datafusion_predict::{
-    CoreBudget, ElementType, Engine, LoadRequest, Loaded, Model, NativeEngine, OrtEngine, RunContext, Tensor,
-    TensorData, runtime_folder,
+    CoreBudget, ElementType, Engine, Model, NativeEngine, OrtEngine, PrepareRequest, Prepared, RunContext, Tensor,
+    TensorData, onnxruntime_folder,
 };
 use prost::Message;
 
@@ -68,7 +68,7 @@ fn tensor(bytes: &[u8]) -> Tensor {
 
 #[test]
 fn every_node_test_of_ai_onnx_ml_passes() {
-    let packages = runtime_folder().expect("a home").with_file_name("onnx-1.18.0");
+    let packages = onnxruntime_folder().expect("a home").with_file_name("onnx-1.18.0");
     let tests: PathBuf = packages.join("onnx/backend/test/data/node");
     assert!(tests.is_dir(), "there is no {}: `make onnx` puts the package there", tests.display());
     let engines: [Arc<dyn Engine>; 2] =
@@ -90,11 +90,11 @@ fn every_node_test_of_ai_onnx_ml_passes() {
         let outputs = model.signature().outputs.iter().map(|output| output.name.clone()).collect();
         let declared = model.signature().inputs.clone();
         let request =
-            LoadRequest { label: name.clone(), inputs: declared, outputs, chosen: true, ..Default::default() };
+            PrepareRequest { label: name.clone(), inputs: declared, outputs, chosen: true, ..Default::default() };
         let loaded =
-            engines.iter().find_map(|engine| match engine.load(&model, &request).expect("a model that loads") {
-                Loaded::Ready(executable) => Some((engine.name(), executable)),
-                Loaded::Refused(reason) => {
+            engines.iter().find_map(|engine| match engine.prepare(&model, &request).expect("a model that loads") {
+                Prepared::Ready(executable) => Some((engine.name(), executable)),
+                Prepared::Refused(reason) => {
                     println!("{name} is not run by {}: {reason}", engine.name());
                     None
                 }

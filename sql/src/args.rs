@@ -55,8 +55,8 @@ pub(crate) struct Args {
     pub model_memory: ByteSize,
 
     /// How much memory all runs of ONNX Runtime on the CPU may take; 0 is no limit [default: half of the machine's]
-    #[arg(long, value_name = "SIZE", env = "DATAFUSION_PREDICT_RUNTIME_MEMORY")]
-    pub runtime_memory: Option<ByteSize>,
+    #[arg(long, value_name = "SIZE", env = "DATAFUSION_PREDICT_ONNXRUNTIME_MEMORY")]
+    pub onnxruntime_memory: Option<ByteSize>,
 
     /// How much of the disk models that were fetched from afar may take before some are removed
     #[arg(long, value_name = "SIZE", default_value = "10g", env = "DATAFUSION_PREDICT_CACHE_SIZE")]

@@ -75,18 +75,20 @@ fn main() -> ExitCode {
 fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
     let interactive = sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
-    let predict = match args.runtime_memory {
-        Some(ByteSize(bytes)) => PredictRuntime::with_runtime_memory(args.onnxruntime.clone(), bytes),
-        None => PredictRuntime::new(args.onnxruntime.clone()),
-    };
-    let mut predict = predict
+    let mut predict = PredictRuntime::builder()
         .with_model_memory(args.model_memory.0)
         .with_cache_size(args.cache_size.0)
         .with_download_limit(args.download_limit.0);
     if let Some(uri) = &args.catalog {
         predict = predict.with_catalog(Arc::new(workers.block_on(ObjectStoreCatalog::open(uri))?));
     }
-    let predict = Arc::new(predict);
+    if let Some(library) = &args.onnxruntime {
+        predict = predict.with_onnxruntime(library.clone());
+    }
+    if let Some(ByteSize(bytes)) = args.onnxruntime_memory {
+        predict = predict.with_onnxruntime_memory(bytes);
+    }
+    let predict = Arc::new(predict.build());
     let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
     let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
     let mut shell = Shell::new(context, predict, printer, workers.clone(), args.echo);

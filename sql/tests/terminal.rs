@@ -19,7 +19,7 @@ fn start() -> (PtySession, TempDir) {
     let data = tempfile::tempdir().expect("a folder");
     let folder = data.path().join("datafusion-predict");
     fs::create_dir(&folder).expect("it can be made");
-    if let Some(runtime) = datafusion_predict::runtime_folder() {
+    if let Some(runtime) = datafusion_predict::onnxruntime_folder() {
         let name = runtime.file_name().expect("a folder has a name");
         std::os::unix::fs::symlink(&runtime, folder.join(name)).expect("it can be linked");
     }

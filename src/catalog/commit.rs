@@ -1,6 +1,6 @@
 //! One change of a catalog, as its log holds it.
 //!
-//! The format is described in `docs/catalog.md`; what is changed here is changed there.
+//! The format is described in `docs/catalog-format.md`; what is changed here is changed there.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub(super) struct Commit {
 /// One step of a commit. `from` is what was there before, for the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the variants' names and docs/catalog.md say it")]
+#[allow(missing_docs, reason = "the variants' names and docs/catalog-format.md say it")]
 pub(super) enum Action {
     CreateVersion { model: String, version: u64, record: Box<VersionRecord>, interface: Box<Interface> },
     DropVersion { model: String, version: u64 },

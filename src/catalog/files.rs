@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use datafusion_predict_native::ModelFiles;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -12,7 +13,6 @@ use sha2::{Digest, Sha256};
 use super::VersionRecord;
 use crate::background;
 use crate::error::{Error, Result, bail, error};
-use crate::model::HashWriter;
 use crate::storage::{CacheEntry, DiskCache, patience, relative};
 
 /// The name of the ONNX file, whatever it was called.
@@ -21,23 +21,10 @@ pub(super) const MAIN: &str = "model.onnx";
 /// Bytes of a part of a large file; S3 takes no parts below 5 MiB, and 10,000 of them.
 const PART: u64 = 16 << 20;
 
-/// The files of a model on this machine.
-#[derive(Debug, Clone)]
-pub struct ModelFiles {
-    /// The ONNX file.
-    pub path: PathBuf,
-    /// The external weights, by their names beside it.
-    pub external: Vec<String>,
-    /// The SHA-256 of all, as [`Model::sha256`](crate::Model::sha256) gives it.
-    pub sha256: String,
-}
-
-impl ModelFiles {
-    /// Names in the catalog, and paths on this machine.
-    fn each(&self) -> impl Iterator<Item = (&str, PathBuf)> {
-        let main = std::iter::once((MAIN, self.path.clone()));
-        main.chain(self.external.iter().map(|name| (name.as_str(), self.path.with_file_name(name))))
-    }
+/// Names in the catalog, and paths on this machine.
+fn each(files: &ModelFiles) -> impl Iterator<Item = (&str, PathBuf)> {
+    let main = std::iter::once((MAIN, files.path.clone()));
+    main.chain(files.external.iter().map(|name| (name.as_str(), files.path.with_file_name(name))))
 }
 
 /// Copies `files` into `folder`, unless they are there. What changes meanwhile never arrives under the hash that it had.
@@ -52,7 +39,7 @@ pub(super) async fn publish(
     files: &ModelFiles,
     local: Option<&std::path::Path>,
 ) -> Result<()> {
-    for (name, _) in files.each() {
+    for (name, _) in each(files) {
         let target = target(folder, name)?;
         if name != MAIN && target == self::target(folder, MAIN)? {
             bail!(InvalidModel, "external weights '{name}' have the name that the catalog gives to the graph");
@@ -60,7 +47,7 @@ pub(super) async fn publish(
     }
     let wanted = files.clone();
     let hashes = background::blocking(move || hash_all(&wanted)).await?;
-    for ((name, path), hash) in files.each().zip(hashes) {
+    for ((name, path), hash) in each(files).zip(hashes) {
         let target = target(folder, name)?;
         let size = fs::metadata(&path).map_err(|cause| unreadable(&path, cause))?.len();
         let there = match local {
@@ -81,6 +68,20 @@ pub(super) async fn publish(
     Ok(())
 }
 
+/// Hashes what is written.
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The hash of the file at `path`, if it can be read.
 async fn hash_of(path: PathBuf) -> Option<Hash> {
     let hash = background::blocking(move || {
@@ -95,7 +96,7 @@ async fn hash_of(path: PathBuf) -> Option<Hash> {
 fn hash_all(files: &ModelFiles) -> Result<Vec<Hash>> {
     let mut all = Sha256::new();
     let mut hashes = vec![];
-    for (i, (name, path)) in files.each().enumerate() {
+    for (i, (name, path)) in each(files).enumerate() {
         if i > 0 {
             all.update(name.as_bytes());
         }

@@ -8,9 +8,10 @@ use datafusion::arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 use super::{Interface, ModelVersion, VersionRecord};
+use crate::call::{CallSignature, ModelOptions, NullPolicy};
+use crate::engine;
 #[cfg(feature = "proto")]
 use crate::error::{Result, error};
-use crate::model::{CallSignature, ModelOptions, NullPolicy};
 #[cfg(feature = "proto")]
 use crate::storage::absolute;
 
@@ -55,7 +56,7 @@ pub struct Readiness {
 
 impl ModelHandle {
     /// The engine choice that leaves it to the model.
-    pub const AUTO: &str = "auto";
+    pub const AUTO: &str = engine::AUTO;
 
     /// The handle of a catalog's version, to be run by `engine`; `None` if its interface does not tell the types of its
     /// calls.

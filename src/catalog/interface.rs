@@ -1,11 +1,11 @@
 //! What a call of a model's version sees: so that another version can be told to fit in its place.
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CallSignature, Dimension, Model, Signature, TensorSpec};
-use crate::predictor::Predictor;
-use crate::tensor::{ElementType, InputEncoder, list_type, map_type};
+use crate::call::CallSignature;
+use crate::encode::{InputEncoder, list_type, map_type};
 
 /// Features and outputs of a version, as texts that outlast this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,10 +50,9 @@ impl From<&TensorSpec> for TensorNote {
 }
 
 impl Interface {
-    /// Of a model that was loaded.
-    pub(crate) fn of(predictor: &Predictor) -> Self {
-        let call = predictor.call();
-        let interface = Self::new(predictor.signature(), call.features().unwrap_or_default());
+    /// Of a model that was run: its `signature`, as it was seen, and that of its calls.
+    pub(crate) fn of(signature: &Signature, call: &CallSignature) -> Self {
+        let interface = Self::new(signature, call.features().unwrap_or_default());
         Self { returns: Some(type_text(call.returns())), ..interface }
     }
 

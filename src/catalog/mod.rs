@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion_predict_native::ModelFiles;
 
 pub use self::object_store::ObjectStoreCatalog;
 pub use change::Change;
 pub use commit::HistoryEntry;
-pub use files::ModelFiles;
 pub use handle::{ModelHandle, Readiness};
 pub use interface::{Feature, Interface, TensorNote};
 pub use name::{ModelReference, VersionReference};

@@ -6,20 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use datafusion_predict_native::ModelFiles;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
 use super::files;
 use super::log::{Log, Replayed};
-use super::{CatalogSnapshot, Change, Committed, HistoryEntry, ModelCatalog, ModelFiles, VersionRecord};
+use super::{CatalogSnapshot, Change, Committed, HistoryEntry, ModelCatalog, VersionRecord};
 use crate::background;
 use crate::error::{Result, bail, error};
 use crate::storage::{DiskCache, Place, StorageOptions, open_folder, open_store, redacted};
 
 /// Models in an object store: a log of commits, and the models' files by their hashes.
 ///
-/// Any number of processes may use one at the same time. The format is described in `docs/catalog.md`.
+/// Any number of processes may use one at the same time. The format is described in `docs/catalog-format.md`.
 #[derive(Clone)]
 pub struct ObjectStoreCatalog {
     inner: Arc<Inner>,

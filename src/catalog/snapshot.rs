@@ -89,7 +89,7 @@ impl CatalogSnapshot {
     }
 
     /// The error for a name that is not here.
-    pub(crate) fn unknown(&self, name: &str) -> crate::Error {
+    pub(crate) fn unknown(&self, name: &str) -> crate::error::Error {
         if looks_like_file(name) {
             return is_a_file(name);
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Interface;
 use super::handle::Readiness;
-use crate::model::ModelOptions;
+use crate::call::ModelOptions;
 use crate::storage::relative;
 
 /// The alias that a bare name stands for.

@@ -1,9 +1,9 @@
 //! What can run a model: the trait, and the engines that come with the library.
 
-mod cancel;
 mod cores;
 mod device;
 mod native;
+#[cfg(feature = "onnxruntime")]
 pub(crate) mod ort;
 mod trim;
 
@@ -11,16 +11,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
+use datafusion_predict_native::{Model, Tensor, TensorSpec};
 
-pub use cancel::{CancelOnDrop, CancelToken};
 pub use cores::{CoreBudget, Cores};
 pub use device::Device;
 pub use native::NativeEngine;
 pub(crate) use trim::trim;
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
-use crate::model::{Model, TensorSpec};
-use crate::tensor::Tensor;
+
+/// The name by which sessions leave the choice of an engine to us: the first that can.
+pub(crate) const AUTO: &str = "auto";
 
 /// Makes models ready to run. Implement it to bring another runtime.
 pub trait Engine: Debug + Send + Sync {
@@ -36,12 +38,12 @@ pub trait Engine: Debug + Send + Sync {
     ///
     /// # Errors
     /// A runtime or a device that is missing, a model that no engine should run.
-    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded>;
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared>;
 }
 
 /// What an engine makes of a model.
 #[derive(Debug)]
-pub enum Loaded {
+pub enum Prepared {
     /// It will run it.
     Ready(Arc<dyn Executable>),
     /// It leaves it to the next engine, for this reason in a few words: for instance, the operator that it lacks.
@@ -50,7 +52,7 @@ pub enum Loaded {
 
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Default)]
-pub struct LoadRequest {
+pub struct PrepareRequest {
     /// The model's name, for errors.
     pub label: String,
     /// The model's inputs; sizes that the file leaves open may be known here.

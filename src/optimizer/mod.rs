@@ -23,10 +23,11 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use crate::plan::LoadModels;
 pub(crate) use bind::BindPredict;
 pub(crate) use expand_wildcards::ExpandWildcards;
 pub(crate) use extract::ExtractPredict;
+
+use crate::plan::LoadModels;
 use filter_pushdown::UnambiguousFilterPushdown;
 use guard::GuardCalls;
 use leaf_projections::LeafProjections;

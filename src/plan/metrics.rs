@@ -2,7 +2,7 @@
 
 use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
 
-use crate::predictor::ScoreStats;
+use crate::scoring::ScoreStats;
 
 /// The metrics of one partition.
 #[derive(Debug, Clone)]

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, exec_datafusion_err};
-use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, WriteOp};
 use datafusion::physical_expr::PhysicalExpr;
@@ -75,6 +76,28 @@ impl PredictQueryPlanner {
         Arc::new_cyclic(|this| Self { inner, this: this.clone() })
     }
 
+    /// Wraps `planner`, or DataFusion's own where there is none; one of ours stays as it is.
+    pub(crate) fn around(planner: Option<Arc<dyn QueryPlanner + Send + Sync>>) -> Arc<dyn QueryPlanner + Send + Sync> {
+        match planner {
+            Some(planner) if is_ours(&planner) => planner,
+            Some(planner) => Self::new(planner),
+            None => Self::new(Arc::new(PlainPlanner)),
+        }
+    }
+
+    /// Wraps the session's planner, where another one was set after ours.
+    pub(crate) fn keep(context: &SessionContext) {
+        let state = context.state_ref();
+        if is_ours(state.read().query_planner()) {
+            return;
+        }
+        let mut state = state.write();
+        let id = state.session_id().to_owned();
+        let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
+        let planner = Self::new(state.query_planner().clone());
+        *state = builder.with_query_planner(planner).build();
+    }
+
     /// Whether DataFusion's own planner is wrapped, of which only the name is known outside DataFusion.
     fn wraps_the_default(&self) -> bool {
         let name = format!("{:?}", self.inner);
@@ -99,6 +122,21 @@ impl QueryPlanner for PredictQueryPlanner {
         }
         let hidden = hide(plan.clone(), &self.this)?;
         self.inner.create_physical_plan(&hidden, session).await
+    }
+}
+
+fn is_ours(planner: &Arc<dyn QueryPlanner + Send + Sync>) -> bool {
+    (planner.as_ref() as &dyn std::any::Any).is::<PredictQueryPlanner>()
+}
+
+/// DataFusion's own planner, where a session has none yet.
+#[derive(Debug)]
+struct PlainPlanner;
+
+#[async_trait]
+impl QueryPlanner for PlainPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::catalog::Readiness;
-use crate::predictor::Predictor;
+use crate::scoring::Predictor;
 
 /// What ran the model, once it was loaded: a note, which does not keep the model in memory.
 #[derive(Debug, Clone, Default)]

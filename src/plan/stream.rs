@@ -31,10 +31,11 @@ use super::metrics::PredictMetrics;
 use super::ran::Ran;
 use super::scorers::Scorers;
 use super::share::CoreShare;
-use crate::engine::{CancelOnDrop, CoreBudget, RunContext};
-use crate::predictor::{BatchSize, Predictor, ScoreStats};
+use crate::cancel::CancelOnDrop;
+use crate::encode::scatter;
+use crate::engine::{CoreBudget, RunContext};
 use crate::registry::RegisteredModel;
-use crate::tensor::scatter;
+use crate::scoring::{BatchSize, Predictor, ScoreStats};
 
 /// What takes longer than this is not done where the stream is polled: other tasks wait there.
 const LONGEST_INLINE: Duration = Duration::from_millis(10);
@@ -340,12 +341,10 @@ impl Unit {
     }
 
     fn score(mut self, wait: Duration) -> Result<ScoredUnit> {
-        let mut stats = ScoreStats { wait, ..ScoreStats::default() };
         let Self { plan, predictor, features, rows, bytes, .. } = self;
-        let score = AssertUnwindSafe(|| {
-            let batch_size = &mut self.batch_size;
-            predictor.score_batches(&features, rows, plan.on_failure, batch_size, &plan.run, &mut stats)
-        });
+        let mut scorer = predictor.scorer(plan.on_failure, &plan.run);
+        scorer.stats.wait = wait;
+        let score = AssertUnwindSafe(|| scorer.score(&features, rows, &mut self.batch_size));
         let scores = catch_unwind(score).map_err(|panic| {
             let (label, message) = (plan.model.handle().label(), message(panic.as_ref()));
             exec_datafusion_err!("a run of model '{label}' panicked: {message}")
@@ -354,7 +353,7 @@ impl Unit {
             true => scores,
             false => cast(&scores, &plan.result_type)?,
         };
-        Ok(ScoredUnit { scores, rows, bytes, batch_size: self.batch_size, stats })
+        Ok(ScoredUnit { scores, rows, bytes, batch_size: self.batch_size, stats: scorer.stats })
     }
 }
 

@@ -1,5 +1,6 @@
-//! Handles → models at work: loaded when rows first need them, once for each process, and unloaded when they take more
-//! memory than they may.
+//! Handles to models at work: loaded when rows first need them, unloaded when memory is short.
+//!
+//! A model is loaded once for each process, however many queries wait for it, and shared by all.
 
 mod model;
 pub(crate) mod planning;
@@ -9,19 +10,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use datafusion_predict_native::Model;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 pub use model::RegisteredModel;
 
 use crate::background;
+use crate::byte_size::ByteSize;
+use crate::cancel::CancelToken;
 use crate::catalog::{CatalogSnapshot, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
-use crate::config::ByteSize;
-use crate::engine::{CancelToken, CoreBudget, Engine, trim};
+use crate::engine::{CoreBudget, Engine, trim};
 use crate::error::{Result, bail, error};
-use crate::model::Model;
-use crate::predictor::{Predictor, PredictorSource};
-use crate::source;
+use crate::fetch;
+use crate::scoring::{Predictor, PredictorRequest};
 use crate::storage::{DiskCache, Downloads, StorageOptions};
 
 /// What a process has loaded.
@@ -67,7 +69,7 @@ struct State {
     /// Held by those who wait alone.
     loading: HashMap<Arc<ModelHandle>, WeakShared<Loading>>,
     /// Where models came from whose files the catalog does not hold, with what neither it nor a handle keeps: credentials.
-    sources: HashMap<SourceKey, (String, StorageOptions)>,
+    origins: HashMap<OriginKey, (String, StorageOptions)>,
     /// Interfaces that the catalog does not know: those of versions that were not run when they were created.
     interfaces: HashMap<(String, u64), Arc<Interface>>,
     /// Models at work that may have been unloaded while queries hold them.
@@ -131,10 +133,6 @@ impl ModelRegistry {
         &self.cores
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +174,7 @@ impl ModelRegistry {
         let cancel = CancelToken::default();
         let _cancel = cancel.cancel_on_drop();
         let predictor = background::run(async move { registry.load_now(order, cancel).await }).await?;
-        let interface = Arc::new(Interface::of(&predictor));
+        let interface = Arc::new(predictor.interface());
         self.state().interfaces.insert((version.model.clone(), version.version), interface);
         let handle = self.handle(version, engine)?;
         self.insert(&handle, predictor);
@@ -281,8 +279,8 @@ impl ModelRegistry {
             state.clock += 1;
             let model = predictor.model();
             state.models.insert(model.sha256().to_owned(), Arc::downgrade(model));
-            let source = state.sources.get(&source_key(handle)).map_or(handle.record().uri.as_str(), |(uri, _)| uri);
-            let reloadable = handle.record().copied || (model.has_file() && !source::is_redacted(source));
+            let source = state.origins.get(&origin_key(handle)).map_or(handle.record().uri.as_str(), |(uri, _)| uri);
+            let reloadable = handle.record().copied || (model.has_file() && !fetch::is_redacted(source));
             let (used, last_use) = (state.clock, SystemTime::now());
             state.alive.insert(handle.clone(), Arc::downgrade(&predictor));
             state.ready.insert(handle.clone(), Ready { predictor, used, last_use, reloadable, known })
@@ -294,12 +292,12 @@ impl ModelRegistry {
     /// Remembers where `version` came from, if its files are not in the catalog.
     pub(crate) fn remember(&self, version: &ModelVersion, uri: &str, storage: &StorageOptions) {
         let key = (version.label(), version.record.sha256.clone());
-        self.state().sources.insert(key, (uri.to_owned(), storage.clone()));
+        self.state().origins.insert(key, (uri.to_owned(), storage.clone()));
     }
 
     async fn load_now(&self, order: Order, cancel: CancelToken) -> Result<Arc<Predictor>> {
         let Order { label, record, .. } = &order;
-        let named = |error: crate::Error| error.of_model(label);
+        let named = |error: crate::error::Error| error.of_model(label);
         let shared = self.state().models.get(&record.sha256).and_then(Weak::upgrade);
         let model = match shared {
             Some(model) => model,
@@ -327,7 +325,7 @@ impl ModelRegistry {
             );
         }
         self.state().models.insert(record.sha256.clone(), Arc::downgrade(&model));
-        let source = PredictorSource {
+        let request = PredictorRequest {
             options: record.options.clone(),
             label: order.label,
             model,
@@ -335,7 +333,7 @@ impl ModelRegistry {
             engine: order.engine,
         };
         let engines = self.engines.clone();
-        background::blocking(move || Predictor::load(source, &engines, &cancel)).await
+        background::blocking(move || Predictor::prepare(request, &engines, &cancel)).await
     }
 
     /// Where the file is on this machine, fetched first if it is not.
@@ -344,16 +342,16 @@ impl ModelRegistry {
         if record.copied {
             return self.catalog.fetch(record, &cache).await;
         }
-        let source = self.state().sources.get(&order.source_key()).cloned();
+        let source = self.state().origins.get(&order.origin_key()).cloned();
         let (uri, storage) = source.unwrap_or_else(|| (record.uri.clone(), StorageOptions::default()));
-        Ok(source::fetch(&uri, &storage, &cache).await?.path)
+        Ok(fetch::fetch(&uri, &storage, &cache).await?.path)
     }
 
     async fn read(&self, order: &Order, path: PathBuf) -> Result<Arc<Model>> {
         let record = &order.record;
         // Of what the catalog holds, errors name the copy.
         let uri = if record.copied { path.display().to_string() } else { record.uri.clone() };
-        background::blocking(move || Model::read_file(&uri, &path)).await
+        background::blocking(move || Ok(Model::read_file(&uri, &path)?)).await
     }
 
     /// Unloads what was dropped, and the least recently used while all take more than the limit; never `newest`, nor what
@@ -367,8 +365,8 @@ impl ModelRegistry {
         state.models.retain(|_, model| model.strong_count() > 0);
         state.alive.retain(|_, predictor| predictor.strong_count() > 0);
         // With their credentials.
-        let is_there = |(label, _): &SourceKey| snapshot.lookup(label).is_ok();
-        state.sources.retain(|key, _| is_there(key));
+        let is_there = |(label, _): &OriginKey| snapshot.lookup(label).is_ok();
+        state.origins.retain(|key, _| is_there(key));
         let over =
             state.ready.iter().filter(|(handle, ready)| ***handle != *newest && is_over(&snapshot, handle, ready));
         let over: Vec<_> = over.map(|(handle, _)| handle.clone()).collect();
@@ -476,15 +474,15 @@ impl Order {
         Self { label, record, features, engine: engine.to_owned() }
     }
 
-    fn source_key(&self) -> SourceKey {
+    fn origin_key(&self) -> OriginKey {
         (self.label.clone(), self.record.sha256.clone())
     }
 }
 
 /// Label and hash.
-type SourceKey = (String, String);
+type OriginKey = (String, String);
 
-fn source_key(handle: &ModelHandle) -> SourceKey {
+fn origin_key(handle: &ModelHandle) -> OriginKey {
     (handle.label().to_owned(), handle.record().sha256.clone())
 }
 

@@ -15,7 +15,7 @@ use crate::catalog::ModelHandle;
 use crate::config::PredictConfig;
 use crate::engine::{CoreBudget, RunContext};
 use crate::error::{Result, bail};
-use crate::predictor::{Predictor, ScoreStats};
+use crate::scoring::Predictor;
 
 /// A model as the functions of a plan hold it: a handle, and the registry of the process that loads it when it is needed.
 ///
@@ -131,8 +131,7 @@ impl ScoringModel for RegisteredModel {
                 context.cancel = config.cancel.clone();
             }
             let mut batch_size = predictor.batch_sizing();
-            let mut stats = ScoreStats::default();
-            predictor.score_batches(arguments, rows, on_failure, &mut batch_size, &context, &mut stats)
+            predictor.scorer(on_failure, &context).score(arguments, rows, &mut batch_size)
         };
         Ok(score()?)
     }

@@ -8,8 +8,8 @@ use datafusion::execution::context::{FunctionFactory, RegisterFunction, SessionS
 use datafusion::logical_expr::{CreateFunction, Expr, ScalarUDF};
 use datafusion_predict_udfs::ModelFunction;
 
+use crate::call::ModelOptions;
 use crate::config::PredictConfig;
-use crate::model::ModelOptions;
 use crate::runtime::PredictRuntime;
 
 /// Makes functions of models; other languages go to the factory that was there before.

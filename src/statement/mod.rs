@@ -12,7 +12,6 @@ mod run;
 mod show;
 mod tables;
 
-pub use create::{CreateModel, CreateOptions};
 pub(crate) use function::OnnxFunctionFactory;
 pub(crate) use ml_compare::MlComparePlanner;
 pub(crate) use ml_predict::MlPredictPlanner;

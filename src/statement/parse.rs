@@ -10,8 +10,9 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
 use super::alter::{alter_model, comment_on_model, drop_model, rollback_model};
-use super::create::{CreateModel, create_model};
+use super::create::create_model;
 use crate::catalog::{Change, fold_name};
+use crate::runtime::CreateModel;
 
 /// One statement.
 #[derive(Debug, Clone)]

@@ -17,8 +17,8 @@ use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
+use crate::plan::PredictQueryPlanner;
 use crate::runtime::PredictRuntime;
-use crate::session::{keep_planner, runtime_of};
 
 /// Parses and runs the one statement of `sql`.
 pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<DataFrame> {
@@ -39,8 +39,8 @@ pub(crate) async fn run_sql(context: &SessionContext, sql: &str) -> DFResult<Dat
 /// # Errors
 /// As [`SessionContext::sql`]; for ours, what is wrong with the model or its name.
 pub async fn run_statement(context: &SessionContext, statement: PredictStatement) -> DFResult<DataFrame> {
-    let runtime = runtime_of(context)?;
-    keep_planner(context);
+    let runtime = PredictRuntime::of_session(context)?;
+    PredictQueryPlanner::keep(context);
     let config = config_of(context);
     let catalog = runtime.catalog();
     match statement {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
 
-use super::{CreateModel, tables};
+use super::tables;
 use crate::catalog::{CatalogSnapshot, ModelEntry, ModelVersion, TensorNote};
 use crate::error::Result;
-use crate::predictor::Predictor;
+use crate::runtime::CreateModel;
 use crate::runtime::PredictRuntime;
+use crate::scoring::Predictor;
 
 fn strings(values: impl IntoIterator<Item = String>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))

@@ -1,19 +1,22 @@
 //! Places beyond this process: object stores, and the cache of what was fetched from afar.
 
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod cache;
 mod downloads;
+#[cfg(feature = "gcp")]
+mod gcp;
 mod options;
 pub(crate) mod patience;
 mod place;
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, ObjectStore, ObjectStoreScheme};
+use object_store::{ObjectStore, ObjectStoreScheme};
 use url::Url;
 
 pub(crate) use cache::CacheEntry;
@@ -26,7 +29,34 @@ pub(crate) use place::{Place, absolute, redacted, relative};
 use crate::error::{Result, bail, error};
 
 /// For a request as a whole, whose parts have limits: see [`patience`]. The options may say otherwise.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const ANY_TIME: &str = "365days";
+
+/// In a build without the feature: a module that refuses what the store of its name would open.
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp")))]
+macro_rules! not_built {
+    ($store:ident) => {
+        mod $store {
+            use std::sync::Arc;
+
+            use object_store::ObjectStore;
+            use url::Url;
+
+            use crate::error::Result;
+            use crate::storage::{StorageOptions, not_built_in};
+
+            pub(super) fn open(url: &Url, _options: &StorageOptions) -> Result<Arc<dyn ObjectStore>> {
+                Err(not_built_in(url.as_str(), stringify!($store)))
+            }
+        }
+    };
+}
+#[cfg(not(feature = "aws"))]
+not_built!(aws);
+#[cfg(not(feature = "azure"))]
+not_built!(azure);
+#[cfg(not(feature = "gcp"))]
+not_built!(gcp);
 
 /// The store that `url` names (`s3`, `gs`, `az` and their kin), and the path within.
 ///
@@ -36,7 +66,6 @@ const ANY_TIME: &str = "365days";
 /// Another scheme, and options that the store does not know.
 pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let shown = redacted(url.as_str());
-    let unusable = |cause: object_store::Error| error!(Unreadable, "'{shown}' can't be used").with_source(cause);
     if url.query().is_some() || url.password().is_some() {
         bail!(
             Unreadable,
@@ -45,41 +74,29 @@ pub(crate) fn open_store(url: &Url, options: &StorageOptions) -> Result<(Arc<dyn
     }
     let (scheme, path) = ObjectStoreScheme::parse(url)
         .map_err(|cause| error!(Unreadable, "'{shown}' can't be read").with_source(cause))?;
-    let store: Arc<dyn ObjectStore> = match scheme {
-        ObjectStoreScheme::AmazonS3 => {
-            let keys = options.keys::<AmazonS3ConfigKey>("aws.")?;
-            let own = options.names_endpoint("aws.");
-            let builder = if own { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() }.with_url(url.as_str());
-            let builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
-            let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
-            // Who names an endpoint without TLS means it.
-            let plain = builder
-                .get_config_value(&AmazonS3ConfigKey::Endpoint)
-                .is_some_and(|endpoint| endpoint.starts_with("http://"));
-            let builder = if plain { builder.with_allow_http(true) } else { builder };
-            Arc::new(builder.build().map_err(unusable)?)
-        }
-        ObjectStoreScheme::GoogleCloudStorage => {
-            let keys = options.keys::<GoogleConfigKey>("gcp.")?;
-            let own = options.names_endpoint("gcp.");
-            let builder = if own { GoogleCloudStorageBuilder::new() } else { GoogleCloudStorageBuilder::from_env() };
-            let builder = builder.with_url(url.as_str());
-            let builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
-            let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
-            Arc::new(builder.build().map_err(unusable)?)
-        }
-        ObjectStoreScheme::MicrosoftAzure => {
-            let keys = options.keys::<AzureConfigKey>("azure.")?;
-            let own = options.names_endpoint("azure.");
-            let builder = if own { MicrosoftAzureBuilder::new() } else { MicrosoftAzureBuilder::from_env() };
-            let builder = builder.with_url(url.as_str());
-            let builder = builder.with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), ANY_TIME);
-            let builder = keys.into_iter().fold(builder, |builder, (key, value)| builder.with_config(key, value));
-            Arc::new(builder.build().map_err(unusable)?)
-        }
+    let store = match scheme {
+        ObjectStoreScheme::AmazonS3 => aws::open(url, options)?,
+        ObjectStoreScheme::GoogleCloudStorage => gcp::open(url, options)?,
+        ObjectStoreScheme::MicrosoftAzure => azure::open(url, options)?,
         _ => bail!(Unreadable, "'{shown}' is no object store: expected s3://, gs:// or az://"),
     };
     Ok((store, path))
+}
+
+/// The error of a store that can't be used.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+fn unusable(url: &Url, cause: object_store::Error) -> crate::error::Error {
+    error!(Unreadable, "'{}' can't be used", redacted(url.as_str())).with_source(cause)
+}
+
+/// The error for a place that only a build with `feature` reaches.
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "http", feature = "mlflow")))]
+pub(crate) fn not_built_in(uri: &str, feature: &str) -> crate::error::Error {
+    error!(
+        Unreadable,
+        "'{}' can't be read: this program was built without the feature '{feature}' of datafusion-predict",
+        redacted(uri)
+    )
 }
 
 /// What may be done about the failure of a store, where that is known.

@@ -1,5 +1,6 @@
 //! How a place is reached: options of a statement, and the environment.
 
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 use std::str::FromStr;
 
 use crate::error::{Result, bail};
@@ -41,6 +42,7 @@ impl StorageOptions {
     }
 
     /// Whether they name a server of their own, to which the environment's credentials do not go.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
     pub(super) fn names_endpoint(&self, prefix: &str) -> bool {
         let ours = self.0.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
         ours.into_iter().any(|key| ["endpoint", "url", "uri"].iter().any(|word| key.contains(word)))
@@ -82,6 +84,7 @@ impl StorageOptions {
     }
 
     /// Those that have a meaning for the place that `uri` names, which a server chose.
+    #[cfg(feature = "mlflow")]
     pub(crate) fn for_place(&self, uri: &str) -> Self {
         let prefix = match uri.split_once(':').map(|(scheme, _)| scheme) {
             Some("s3" | "s3a") => "aws.",
@@ -93,6 +96,7 @@ impl StorageOptions {
     }
 
     /// The options under `prefix`, as keys of a store's configuration.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
     pub(super) fn keys<K: FromStr>(&self, prefix: &str) -> Result<Vec<(K, String)>> {
         let ours = self.0.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(prefix)?, value)));
         let keys = ours.map(|(name, key, value)| match key.parse() {

@@ -1,14 +1,17 @@
 //! How far two predictions are apart.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, MapArray, StructArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Result, exec_err, plan_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
 
 /// `compare_predictions(old, new)`: a struct of `difference`, the largest distance between numbers of the two that stand
 /// in the same place (under the same key of a map), and `differs`, whether anything else differs: a label, a NULL, a
@@ -41,6 +44,22 @@ impl ScalarUDFImpl for CompareFunction {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
+            Documentation::builder(
+                DOC_SECTION_OTHER,
+                "Tells how far two predictions are apart: a struct of the largest difference of numbers in the same place, \
+                 and of whether anything else differs.",
+                "compare_predictions(old, new)",
+            )
+            .with_argument("old", "A prediction: a number, a text, or a list, map or struct of them.")
+            .with_argument("new", "Another of the same type.")
+            .with_related_udf("predict")
+            .build()
+        });
+        Some(&DOCUMENTATION)
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {

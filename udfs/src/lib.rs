@@ -16,6 +16,7 @@ mod model;
 mod model_function;
 mod plain;
 mod predict;
+mod register;
 mod suggest;
 mod traffic;
 
@@ -25,5 +26,6 @@ pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel, is_pr
 pub use model_function::ModelFunction;
 pub use plain::PlainFunction;
 pub use predict::PredictFunction;
+pub use register::{all_functions, register_all};
 pub use suggest::nearest;
 pub use traffic::TrafficFunction;

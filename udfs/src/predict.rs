@@ -1,12 +1,14 @@
 //! `predict` and `try_predict`: the functions under which a model is called by its name.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Documentation, DocumentationBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 
 use crate::model::{ModelResolver, OnFailure, Resolved};
@@ -70,6 +72,15 @@ impl PredictFunction {
     }
 }
 
+fn documentation(description: &str, name: &str) -> DocumentationBuilder {
+    Documentation::builder(DOC_SECTION_OTHER, description, format!("{name}(model, feature[, …])"))
+        .with_argument("model", "The model's name as a string literal, such as 'churn', 'churn/3' or 'churn@champion'.")
+        .with_argument(
+            "feature",
+            "The features by position; or by name, as t.*, * or {age: x}; or one list column that holds them all.",
+        )
+}
+
 impl PartialEq for PredictFunction {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.resolver, &other.resolver) && self.on_failure == other.on_failure
@@ -96,6 +107,35 @@ impl ScalarUDFImpl for PredictFunction {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        static PREDICT: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Scores a row with a model. A row that can't be scored fails the query.", "predict")
+                .with_sql_example(
+                    "```sql\nSELECT id, predict('churn', age, plan) FROM customers;\n\
+                     SELECT id, predict('churn', customers.*) FROM customers;\n\
+                     SELECT id, predict('churn', {age: years, plan: tariff}) FROM customers;\n```",
+                )
+                .with_related_udf("try_predict")
+                .build()
+        });
+        static TRY_PREDICT: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Scores a row with a model. A row that can't be scored has NULL.", "try_predict")
+                .with_related_udf("predict")
+                .with_related_udf("predict_error")
+                .build()
+        });
+        static PREDICT_ERROR: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Tells why a model can't score a row; NULL for a row that it can.", "predict_error")
+                .with_related_udf("try_predict")
+                .build()
+        });
+        Some(match self.on_failure {
+            OnFailure::Error => &PREDICT,
+            OnFailure::Null => &TRY_PREDICT,
+            OnFailure::Reason => &PREDICT_ERROR,
+        })
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {

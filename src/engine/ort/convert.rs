@@ -3,14 +3,32 @@
 use std::ptr::{self, NonNull};
 
 use datafusion::arrow::array::{Array, StringArray};
+use datafusion_predict_native::{Tensor, TensorData, Weight, WeightData};
 use half::{bf16, f16};
 use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef};
 
-use crate::model::{Weight, WeightData};
-use crate::tensor::{Tensor, TensorData, for_primitive};
+/// Runs `$body` with `$data` bound to the elements of a primitive tensor, else `$other` with `$rest`.
+macro_rules! for_primitive {
+    ($tensor:expr, $data:ident => $body:expr, $rest:ident => $other:expr) => {
+        match $tensor {
+            TensorData::Float32($data) => $body,
+            TensorData::Float64($data) => $body,
+            TensorData::Float16($data) => $body,
+            TensorData::Int8($data) => $body,
+            TensorData::Int16($data) => $body,
+            TensorData::Int32($data) => $body,
+            TensorData::Int64($data) => $body,
+            TensorData::UInt8($data) => $body,
+            TensorData::UInt16($data) => $body,
+            TensorData::UInt32($data) => $body,
+            TensorData::UInt64($data) => $body,
+            $rest => $other,
+        }
+    };
+}
 
 /// An input that borrows the tensor's elements; only strings are copied.
 pub(super) fn to_input(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {

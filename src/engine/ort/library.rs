@@ -28,22 +28,22 @@ pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<
     let path = find(explicit)?;
     let builder = ort::init_from(&path).map_err(|cause| match cause {
         LoadDynamicError::BadVersion { version_str, path } => error!(
-            RuntimeUnusable,
+            OnnxRuntimeUnusable,
             "the ONNX Runtime at '{}' is version {version_str}: expected 1.{OLDEST} or later; {HOW_TO_GET_IT}",
             path.display()
         ),
         LoadDynamicError::MissingApi { path } => {
-            error!(RuntimeUnusable, "'{}' is not the library of ONNX Runtime; {HOW_TO_GET_IT}", path.display())
+            error!(OnnxRuntimeUnusable, "'{}' is not the library of ONNX Runtime; {HOW_TO_GET_IT}", path.display())
         }
-        other => error!(RuntimeMissing, "no ONNX Runtime: {HOW_TO_GET_IT}").with_source(other),
+        other => error!(OnnxRuntimeMissing, "no ONNX Runtime: {HOW_TO_GET_IT}").with_source(other),
     })?;
     let built = builder
         .with_name("datafusion-predict")
         .with_telemetry(false)
         .build()
-        .map_err(|cause| error!(RuntimeUnusable, "ONNX Runtime does not start").with_source(cause))?;
+        .map_err(|cause| error!(OnnxRuntimeUnusable, "ONNX Runtime does not start").with_source(cause))?;
     arena::share(&built, memory_limit)
-        .map_err(|cause| error!(RuntimeUnusable, "ONNX Runtime has no memory").with_source(cause))?;
+        .map_err(|cause| error!(OnnxRuntimeUnusable, "ONNX Runtime has no memory").with_source(cause))?;
     Ok(environment.insert(built).clone())
 }
 
@@ -53,7 +53,7 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf> {
             true => return Ok(path.to_owned()),
             false => {
                 bail!(
-                    RuntimeMissing,
+                    OnnxRuntimeMissing,
                     "no ONNX Runtime at '{}' (--onnxruntime): there is no such file; {HOW_TO_GET_IT}",
                     path.display()
                 )
@@ -65,7 +65,7 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf> {
             true => return Ok(path),
             false => {
                 bail!(
-                    RuntimeMissing,
+                    OnnxRuntimeMissing,
                     "no ONNX Runtime at '{}' (ORT_DYLIB_PATH): there is no such file; {HOW_TO_GET_IT}",
                     path.display()
                 )
@@ -78,7 +78,7 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Where `make runtime` puts ONNX Runtime, below the user's data folder.
-pub fn runtime_folder() -> Option<PathBuf> {
+pub fn onnxruntime_folder() -> Option<PathBuf> {
     let data = match env::var_os("XDG_DATA_HOME").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
         None => env::home_dir()?.join(".local").join("share"),
@@ -93,7 +93,7 @@ fn folders() -> Vec<PathBuf> {
         folders.push(beside.clone());
         folders.push(beside.join("lib"));
     }
-    let mut packages = Vec::from_iter(runtime_folder());
+    let mut packages = Vec::from_iter(onnxruntime_folder());
     let home = env::home_dir().unwrap_or_default();
     let mut prefixes: Vec<PathBuf> =
         ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(env::var_os).map(PathBuf::from).collect();

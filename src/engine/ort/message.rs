@@ -17,7 +17,9 @@ impl fmt::Display for RuntimeError {
             None => f.write_str(without_place(message))?,
         }
         match message.contains("is smaller than requested bytes") {
-            true => f.write_str("; --runtime-memory sets how much all runs may take (OrtEngine::with_memory_limit)"),
+            true => {
+                f.write_str("; --onnxruntime-memory sets how much all runs may take (OrtEngine::with_memory_limit)")
+            }
             false => Ok(()),
         }
     }

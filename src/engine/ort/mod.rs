@@ -11,15 +11,15 @@ mod size;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion_predict_native::Model;
 use ort::environment::Environment;
 
-use super::{CoreBudget, Device, Engine, LoadRequest, Loaded};
+pub use library::onnxruntime_folder;
+
+use super::{CoreBudget, Device, Engine, PrepareRequest, Prepared};
 use crate::error::{Error, Result, bail};
-use crate::model::Model;
 use message::RuntimeError;
 use session::OrtExecutable;
-
-pub use library::runtime_folder;
 
 /// Runs models with ONNX Runtime.
 #[derive(Debug)]
@@ -64,19 +64,19 @@ impl Engine for OrtEngine {
         }
     }
 
-    fn load(&self, model: &Arc<Model>, request: &LoadRequest) -> Result<Loaded> {
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
         let environment = self.environment()?;
         let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
         if request.device != Device::Auto {
-            return Ok(Loaded::Ready(Arc::new(load(request.device)?)));
+            return Ok(Prepared::Ready(Arc::new(load(request.device)?)));
         }
         for device in provider::candidates() {
             match load(device) {
-                Ok(executable) => return Ok(Loaded::Ready(Arc::new(executable))),
+                Ok(executable) => return Ok(Prepared::Ready(Arc::new(executable))),
                 Err(error) => log::debug!("device {device} is not used for model '{}': {error}", model.uri()),
             }
         }
-        Ok(Loaded::Ready(Arc::new(load(Device::Cpu)?)))
+        Ok(Prepared::Ready(Arc::new(load(Device::Cpu)?)))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use datafusion_predict_native::{Model, Tensor};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -11,10 +12,8 @@ use ort::value::DynValue;
 
 use super::message::RuntimeError;
 use super::{convert, missing, provider, refused, size};
-use crate::engine::{CoreBudget, Device, Executable, LoadRequest, RunContext, trim};
+use crate::engine::{CoreBudget, Device, Executable, PrepareRequest, RunContext, trim};
 use crate::error::{Error, Result, bail, error};
-use crate::model::Model;
-use crate::tensor::Tensor;
 
 /// Bytes of a constant that is computed when a model is loaded, at most: that memory has no other limit.
 const LARGEST_FOLDED: &str = "67108864";
@@ -48,7 +47,7 @@ pub(super) struct OrtExecutable {
 impl OrtExecutable {
     pub(super) fn load(
         model: &Arc<Model>,
-        request: &LoadRequest,
+        request: &PrepareRequest,
         device: Device,
         environment: Environment,
         cores: Arc<CoreBudget>,

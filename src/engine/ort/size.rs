@@ -1,7 +1,7 @@
 //! How much memory a session takes: ONNX Runtime does not tell.
 
-use crate::model::Model;
-use crate::model::proto::{DataLocation, GraphProto, NodeProto};
+use datafusion_predict_native::Model;
+use datafusion_predict_native::model::proto::{DataLocation, GraphProto, NodeProto};
 
 /// What any session takes, in bytes.
 const SESSION: usize = 150 << 10;

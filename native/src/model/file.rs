@@ -1,0 +1,187 @@
+//! Reads a model's bytes, and the external weights beside them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::lookalike::recognized;
+use super::proto::{DataLocation, ModelProto, TensorProto};
+use super::reader::FileBuf;
+use crate::error::{Result, bail, error};
+
+/// A model's file, decoded, and what its external weights need to be read.
+pub(super) struct ModelFile {
+    pub proto: ModelProto,
+    /// Of the file.
+    hash: Sha256,
+    /// Bytes of the file.
+    size: u64,
+    /// The file, beside which external weights may be; a model that came as bytes has none.
+    pub path: Option<PathBuf>,
+}
+
+/// The file that the path or the `file://` URL `uri` names, or `model.onnx` in the folder that it names.
+pub(super) fn local_file(uri: &str) -> Result<PathBuf> {
+    let path = match uri.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => PathBuf::from(path),
+        Some(("file", _)) => bail!(Unreadable, "'{uri}' can't be read: expected file:///, and an absolute path"),
+        Some((scheme, _)) => {
+            bail!(Unreadable, "'{uri}' can't be read: the scheme '{scheme}' is not supported, give a path or file://")
+        }
+        None => PathBuf::from(uri),
+    };
+    match path.is_dir() {
+        true if path.join("model.onnx").is_file() => Ok(path.join("model.onnx")),
+        true => bail!(Unreadable, "'{uri}' is a folder without a file model.onnx"),
+        false => Ok(path),
+    }
+}
+
+/// Reads and decodes the file at `path`; errors call it `uri`.
+pub(super) fn read(uri: &str, path: &Path) -> Result<ModelFile> {
+    let unreadable = |cause: io::Error| error!(Unreadable, "'{uri}' can't be read").with_source(cause);
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        bail!(Unreadable, "'{uri}' can't be read: it is not a file");
+    }
+    if metadata.len() == 0 {
+        bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
+    }
+    if let Some(what) = recognized(&first_bytes(path).map_err(unreadable)?) {
+        bail!(InvalidModel, "'{uri}' is not an ONNX model: {what}");
+    }
+    let mut buf = fs::File::open(path).and_then(FileBuf::new).map_err(unreadable)?;
+    let decoded = ModelProto::decode(&mut buf);
+    let hash = buf.finish().map_err(unreadable)?;
+    let proto = decoded.map_err(|cause| {
+        error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
+    })?;
+    Ok(ModelFile { proto, hash, size: metadata.len(), path: Some(path.to_owned()) })
+}
+
+fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = vec![];
+    fs::File::open(path)?.take(SHOWING).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Bytes that show what a file is.
+const SHOWING: u64 = 64;
+
+/// Decodes a file that is in memory; errors call it `name`.
+pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
+    if let Some(what) = recognized(&bytes[..bytes.len().min(SHOWING as usize)]) {
+        bail!(InvalidModel, "'{name}' is not an ONNX model: {what}");
+    }
+    let mut hash = Sha256::new();
+    hash.update(&bytes);
+    let size = bytes.len() as u64;
+    let proto = ModelProto::decode(bytes).map_err(|cause| {
+        error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
+    })?;
+    Ok(ModelFile { proto, hash, size, path: None })
+}
+
+impl ModelFile {
+    /// SHA-256 and size of the file and of its external files, each as a whole after its name, in the
+    /// order of the names.
+    pub(super) fn hash(&self, uri: &str, external_files: &BTreeSet<String>) -> Result<(String, u64)> {
+        let mut hash = self.hash.clone();
+        let mut size = self.size;
+        for location in external_files {
+            hash.update(location.as_bytes());
+            let path = self.path_inside(uri, location)?;
+            let unreadable = |cause: io::Error| {
+                error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
+            };
+            let mut file = fs::File::open(path).map_err(unreadable)?;
+            size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
+        }
+        Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+    }
+
+    /// The external files that the graph names, in order.
+    pub(super) fn external_files(&mut self) -> BTreeSet<String> {
+        let mut locations = BTreeSet::new();
+        super::graph::visit_tensors(&mut self.proto, &mut |tensor| {
+            let external = tensor.external_data.iter().filter(|_| is_external(tensor));
+            locations.extend(external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()));
+        });
+        locations
+    }
+
+    /// The bytes of a tensor that stands in another file of the model's folder.
+    pub(super) fn external(&self, uri: &str, tensor: &TensorProto) -> Result<Bytes> {
+        use std::io::{Read, Seek, SeekFrom};
+        let entry =
+            |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        let number = |key: &str| entry(key).map(str::parse::<u64>).transpose();
+        let name = &tensor.name;
+        let (Some(location), Ok(offset), Ok(length)) = (entry("location"), number("offset"), number("length")) else {
+            bail!(InvalidModel, "'{uri}': the external data of weight '{name}' is not described as ONNX asks");
+        };
+        let path = self.path_inside(uri, location)?;
+        let unreadable = |cause: io::Error| {
+            error!(Unreadable, "'{uri}': weight '{name}' can't be read from '{location}'").with_source(cause)
+        };
+        let mut file = fs::File::open(path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        let offset = offset.unwrap_or(0);
+        let length = length.unwrap_or(size.saturating_sub(offset));
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            bail!(InvalidModel, "'{uri}': weight '{name}' lies beyond the end of '{location}' ({size} bytes)");
+        }
+        if let Some(expected) = super::weights::expected_size(tensor).filter(|expected| *expected as u64 != length) {
+            bail!(
+                InvalidModel,
+                "'{uri}': weight '{name}' of shape {:?} has {length} bytes, expected {expected}",
+                tensor.dims
+            );
+        }
+        file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact(&mut bytes).map_err(unreadable)?;
+        Ok(bytes.into())
+    }
+
+    /// `location` within the model's folder; what leads out of it, by name or by link, is refused.
+    fn path_inside(&self, uri: &str, location: &str) -> Result<PathBuf> {
+        let outside = || error!(InvalidModel, "'{uri}': external weights '{location}' are outside the model's folder");
+        if !Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(outside());
+        }
+        let unreadable = |cause: io::Error| {
+            error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
+        };
+        let Some(folder) = self.path.as_deref().and_then(Path::parent) else {
+            bail!(InvalidModel, "'{uri}': external weights '{location}' of a model that has no folder");
+        };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = folder.canonicalize().map_err(unreadable)?;
+        let path = folder.join(location).canonicalize().map_err(unreadable)?;
+        if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }
+    }
+}
+
+/// Hashes what is written.
+struct HashWriter<'a>(pub &'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn is_external(tensor: &TensorProto) -> bool {
+    tensor.data_location == Some(DataLocation::External as i32)
+}

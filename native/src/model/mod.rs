@@ -1,0 +1,228 @@
+//! A model as data: what an ONNX file says, without anything that runs it.
+
+mod file;
+mod graph;
+mod labels;
+mod lookalike;
+mod metadata;
+#[expect(missing_docs, reason = "the names are those of ONNX, which documents them")]
+pub mod proto;
+mod reader;
+mod signature;
+mod weights;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+pub use labels::{ClassLabels, Labels};
+pub use metadata::Metadata;
+pub use signature::{Dimension, Signature, TensorSpec};
+pub use weights::{Weight, WeightData};
+
+use crate::error::{Result, bail};
+use proto::ModelProto;
+
+/// The files on this machine that a model was read from.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    /// The ONNX file.
+    pub path: PathBuf,
+    /// The files of external weights, by their names beside it.
+    pub external: Vec<String>,
+    /// The SHA-256 of all, as [`Model::sha256`] gives it.
+    pub sha256: String,
+}
+
+/// An ONNX model that was read, checked and prepared for engines. Immutable, and shared by all that use it.
+///
+/// The large weights stand apart from the graph, so that they are in memory once, however many sessions run it.
+///
+/// ```
+/// # fn main() -> Result<(), datafusion_predict_native::Error> {
+/// use datafusion_predict_native::Model;
+///
+/// let model = Model::read("../tests/models/sklearn/iris_forest.onnx")?;
+/// for input in &model.signature().inputs {
+///     println!("{input}"); // float[N,4]
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Model {
+    uri: String,
+    sha256: String,
+    size: u64,
+    /// Where the file is, unless it came as bytes.
+    path: Option<PathBuf>,
+    external_files: Vec<String>,
+    proto: ModelProto,
+    weights: Vec<Weight>,
+    /// The outputs that were maps from label to probability, and the labels.
+    zip_maps: Vec<(String, ClassLabels)>,
+    signature: Signature,
+    metadata: Metadata,
+}
+
+impl Model {
+    /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`.
+    ///
+    /// # Errors
+    /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
+    pub fn read(uri: &str) -> Result<Arc<Self>> {
+        Self::read_file(uri, &file::local_file(uri)?)
+    }
+
+    /// Reads the file at `path`, which came from `uri`.
+    pub fn read_file(uri: &str, path: &Path) -> Result<Arc<Self>> {
+        Self::of_file(uri, file::read(uri, path)?)
+    }
+
+    /// The external weights that the file at `path` names, by their names beside it.
+    pub fn external_files(uri: &str, path: &Path) -> Result<Vec<String>> {
+        Ok(file::read(uri, path)?.external_files().into_iter().collect())
+    }
+
+    /// The model whose file is in memory. `name` stands for its URI; it has no external weights.
+    ///
+    /// # Errors
+    /// Bytes that are no ONNX model.
+    pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Arc<Self>> {
+        Self::of_file(name, file::from_bytes(name, bytes)?)
+    }
+
+    fn of_file(uri: &str, mut file: file::ModelFile) -> Result<Arc<Self>> {
+        if file.proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
+            bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
+        }
+        let external_files = file.external_files();
+        let (sha256, size) = file.hash(uri, &external_files)?;
+        let mut proto = std::mem::take(&mut file.proto);
+        let weights = weights::split_off(uri, &mut proto, &file)?;
+        let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
+        let signature = Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
+        let metadata = Metadata::of(&proto);
+        let (uri, path) = (uri.to_owned(), file.path);
+        let external_files = external_files.into_iter().collect();
+        let model = Self { uri, sha256, size, path, external_files, proto, weights, zip_maps, signature, metadata };
+        Ok(Arc::new(model))
+    }
+
+    /// Where the model was read from.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The SHA-256 of the file and of its external weights, in hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The files, unless the model came as bytes.
+    pub fn files(&self) -> Option<ModelFiles> {
+        let (path, external) = (self.path.clone()?, self.external_files.clone());
+        Some(ModelFiles { path, external, sha256: self.sha256.clone() })
+    }
+
+    /// Whether it could be read again.
+    pub fn has_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Size of the file and of its external weights, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes that it takes in memory, about: the file, whose parts are not copied, and the lists of numbers in its nodes, which
+    /// the file holds in fewer bytes.
+    pub fn bytes_in_memory(&self) -> u64 {
+        let nodes = self.proto.graph.iter().flat_map(|graph| &graph.node);
+        let lists = nodes.flat_map(|node| &node.attribute).map(|attribute| {
+            size_of_val(attribute.ints.as_slice())
+                + size_of_val(attribute.floats.as_slice())
+                + size_of_val(attribute.strings.as_slice())
+        });
+        self.size + lists.sum::<usize>() as u64
+    }
+
+    /// Inputs and outputs as the file declares them.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Producer, operator sets, documentation.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The graph, without the large [weights](Self::weights).
+    pub fn graph(&self) -> Option<&proto::GraphProto> {
+        self.proto.graph.as_ref()
+    }
+
+    /// The version of each operator set that the graph is written in, by its domain.
+    pub fn opsets(&self) -> HashMap<&str, i64> {
+        let sets = self.proto.opset_import.iter();
+        sets.map(|set| (if set.domain == "ai.onnx" { "" } else { set.domain.as_str() }, set.version)).collect()
+    }
+
+    /// Whether the graph has operators that give missing values (NaN) a meaning: an imputer, or trees that track them.
+    pub fn handles_missing_values(&self) -> bool {
+        self.proto.graph.as_ref().is_some_and(graph::handles_missing_values)
+    }
+
+    /// Whether no row can make a run fail: all inputs are floats, and no operator looks anything up by their values.
+    pub fn takes_any_row(&self) -> bool {
+        self.signature.inputs.iter().all(|input| input.element.is_float())
+            && self.proto.graph.as_ref().is_some_and(graph::is_total)
+    }
+
+    /// Whether the graph's weights are those of trees, which stand in its nodes.
+    pub fn has_trees(&self) -> bool {
+        self.proto.graph.as_ref().is_some_and(graph::has_trees)
+    }
+
+    /// The labels of `output`, if the file gives it as maps from label to probability (scikit-learn's ZipMap).
+    pub fn zip_map(&self, output: &str) -> Option<&ClassLabels> {
+        self.zip_maps.iter().find(|(name, _)| name == output).map(|(_, labels)| labels)
+    }
+
+    /// The classes that the columns of `output` stand for, where the graph tells.
+    pub fn class_labels(&self, output: &str) -> Option<ClassLabels> {
+        if let Some(labels) = self.zip_map(output) {
+            return Some(labels.clone());
+        }
+        self.proto.graph.as_ref().and_then(|graph| graph::class_labels(graph, output))
+    }
+
+    /// The operators of the graph, one for each node, in order.
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.proto.graph.iter().flat_map(|graph| graph.node.iter().map(|node| node.op_type.as_str()))
+    }
+
+    /// The large weights, which [`onnx_bytes`](Self::onnx_bytes) only name.
+    pub fn weights(&self) -> &[Weight] {
+        &self.weights
+    }
+
+    /// Values for each row between two layers, at most: the widest sum of a matrix' rows and columns.
+    pub fn widest_layer(&self) -> Option<usize> {
+        self.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.weights))
+    }
+
+    /// The graph as an ONNX file that computes `outputs` only (all if empty), its large weights marked as external.
+    pub fn onnx_bytes(&self, outputs: &[&str]) -> Vec<u8> {
+        if outputs.is_empty() {
+            return self.proto.encode_to_vec();
+        }
+        let mut proto = self.proto.clone();
+        if let Some(graph) = &mut proto.graph {
+            graph.output.retain(|output| outputs.contains(&output.name.as_str()));
+        }
+        proto.encode_to_vec()
+    }
+}

@@ -1,0 +1,180 @@
+//! The large weights of a graph, taken out of it.
+
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::ArrowNativeType;
+use bytes::Bytes;
+use half::f16;
+
+use super::file::{ModelFile, is_external};
+use super::proto::{DataLocation, ModelProto, StringStringEntryProto, TensorProto};
+use crate::error::{Result, bail};
+use crate::tensor::ElementType;
+
+/// From this size on, in bytes, a weight is taken out of the graph.
+const LARGE: usize = 16 * 1024;
+
+/// A weight tensor that sessions share.
+#[derive(Debug)]
+pub struct Weight {
+    /// The name in the graph.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<i64>,
+    /// The elements.
+    pub data: WeightData,
+}
+
+/// Elements in row-major order, aligned for their type.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum WeightData {
+    Float32(ScalarBuffer<f32>),
+    Float64(ScalarBuffer<f64>),
+    Float16(ScalarBuffer<f16>),
+    Int8(ScalarBuffer<i8>),
+    UInt8(ScalarBuffer<u8>),
+    Int32(ScalarBuffer<i32>),
+    Int64(ScalarBuffer<i64>),
+}
+
+impl WeightData {
+    /// Bytes in memory.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Float32(data) => data.inner().len(),
+            Self::Float64(data) => data.inner().len(),
+            Self::Float16(data) => data.inner().len(),
+            Self::Int8(data) => data.inner().len(),
+            Self::UInt8(data) => data.inner().len(),
+            Self::Int32(data) => data.inner().len(),
+            Self::Int64(data) => data.inner().len(),
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Float32(data) => data.len(),
+            Self::Float64(data) => data.len(),
+            Self::Float16(data) => data.len(),
+            Self::Int8(data) => data.len(),
+            Self::UInt8(data) => data.len(),
+            Self::Int32(data) => data.len(),
+            Self::Int64(data) => data.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements from their bytes in little endian, which are not copied unless they lie askew.
+    fn from_le_bytes(element: ElementType, bytes: Bytes) -> Option<Self> {
+        Some(match element {
+            ElementType::Float32 => Self::Float32(elements(bytes)),
+            ElementType::Float64 => Self::Float64(elements(bytes)),
+            ElementType::Float16 => Self::Float16(elements(bytes)),
+            ElementType::Int8 => Self::Int8(elements(bytes)),
+            ElementType::UInt8 => Self::UInt8(elements(bytes)),
+            ElementType::Int32 => Self::Int32(elements(bytes)),
+            ElementType::Int64 => Self::Int64(elements(bytes)),
+            _ => return None,
+        })
+    }
+}
+
+fn elements<T: ArrowNativeType>(bytes: Bytes) -> ScalarBuffer<T> {
+    const { assert!(cfg!(target_endian = "little"), "ONNX is little endian") };
+    let aligned = bytes.as_ptr().align_offset(align_of::<T>()) == 0;
+    let buffer = if aligned { Buffer::from(bytes) } else { Buffer::from_slice_ref(&bytes[..]) };
+    ScalarBuffer::from(buffer)
+}
+
+/// Takes the large and the external initializers out of the graph, which keeps their names, types and shapes.
+///
+/// External data anywhere else (in a node's attribute, or of a type that has no place here) moves into the file.
+pub(super) fn split_off(uri: &str, proto: &mut ModelProto, file: &ModelFile) -> Result<Vec<Weight>> {
+    proto.training_info.clear(); // nothing trains here
+    check_shapes(uri, proto)?;
+    let mut weights = vec![];
+    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        let external = is_external(tensor);
+        let bytes = match &tensor.raw_data {
+            _ if external => file.external(uri, tensor)?,
+            Some(raw) if raw.len() >= LARGE => raw.clone(),
+            None if size_of_val(tensor.float_data.as_slice()) >= LARGE => {
+                tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+            _ => continue,
+        };
+        if let Some(expected) = expected_size(tensor).filter(|expected| *expected != bytes.len()) {
+            bail!(
+                InvalidModel,
+                "'{uri}': weight '{}' of shape {:?} has {} bytes, expected {expected}",
+                tensor.name,
+                tensor.dims,
+                bytes.len()
+            );
+        }
+        let element = ElementType::from_onnx(tensor.data_type);
+        match element.and_then(|element| WeightData::from_le_bytes(element, bytes.clone())) {
+            Some(data) if bytes.len() >= LARGE => {
+                weights.push(Weight { name: tensor.name.clone(), shape: tensor.dims.clone(), data });
+                tensor.raw_data = None;
+                tensor.float_data.clear();
+                tensor.data_location = Some(DataLocation::External as i32);
+                let location = StringStringEntryProto { key: "location".into(), value: IN_MEMORY.into() };
+                tensor.external_data = vec![location];
+            }
+            _ => embed(tensor, bytes),
+        }
+    }
+    let mut result = Ok(());
+    super::graph::visit_tensors(proto, &mut |tensor| {
+        let ours = tensor.external_data.first().is_some_and(|entry| entry.value == IN_MEMORY);
+        if result.is_ok() && is_external(tensor) && !ours {
+            result = file.external(uri, tensor).map(|bytes| embed(tensor, bytes));
+        }
+    });
+    result.map(|()| weights)
+}
+
+/// Elements of a tensor, at most: what is computed with sizes from here on does not overflow.
+const MOST_ELEMENTS: i64 = 1 << 40;
+
+/// Refuses tensors of sizes that can't be.
+fn check_shapes(uri: &str, proto: &mut ModelProto) -> Result<()> {
+    let mut problem = None;
+    super::graph::visit_tensors(proto, &mut |tensor| {
+        let elements = tensor.dims.iter().try_fold(1_i64, |elements, &dim| {
+            // A size of 0 does not make the others harmless.
+            elements.checked_mul(dim.max(1)).filter(|elements| dim >= 0 && *elements <= MOST_ELEMENTS)
+        });
+        if elements.is_none() {
+            problem.get_or_insert_with(|| (tensor.name.clone(), tensor.dims.clone()));
+        }
+    });
+    match problem {
+        Some((name, dims)) => bail!(
+            InvalidModel,
+            "'{uri}': tensor '{name}' has shape {dims:?}: expected sizes from 0 on, and at most {MOST_ELEMENTS} elements"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Stands for the file of a weight that was taken out; no file has this name.
+const IN_MEMORY: &str = "datafusion-predict/held in memory";
+
+fn embed(tensor: &mut TensorProto, bytes: Bytes) {
+    tensor.raw_data = Some(bytes);
+    tensor.external_data.clear();
+    tensor.data_location = None;
+}
+
+/// Bytes of the tensor's elements by its type and shape, where both are known here.
+pub(super) fn expected_size(tensor: &TensorProto) -> Option<usize> {
+    let size = ElementType::from_onnx(tensor.data_type)?.size()?;
+    tensor.dims.iter().try_fold(size, |bytes, &dim| bytes.checked_mul(usize::try_from(dim).ok()?))
+}

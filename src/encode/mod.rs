@@ -1,0 +1,17 @@
+//! Arrow columns to tensors and back.
+//!
+//! ```text
+//!  arguments ──InputEncoder──► tensors, or columns where they lie ──► engine ──► tensors ──OutputColumn──► a column
+//! ```
+//!
+//! The table of types is [`ElementType`](datafusion_predict_native::ElementType)'s.
+
+mod inputs;
+mod missing;
+mod nulls;
+mod outputs;
+
+pub(crate) use inputs::{ArgumentError, InputEncoder};
+pub(crate) use missing::with_missing_text;
+pub(crate) use nulls::{list_nulls, row_nulls, rows_without_nulls, scatter};
+pub(crate) use outputs::{OutputColumn, concat, list_type, map_type, struct_fields};

@@ -1,0 +1,193 @@
+//! Tensors → Arrow columns.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute;
+use datafusion::arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use datafusion::common::Result;
+use datafusion_predict_native::{ClassLabels, Dimension, Labels, Tensor, TensorData, TensorSpec};
+
+/// How one output of a model becomes a column.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputColumn {
+    /// The name of the output in the graph.
+    pub name: String,
+    data_type: DataType,
+    form: Form,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// `[N]` or `[N,1]`: one value for each row.
+    Scalar,
+    /// `[N,d…]`: nested lists; `None` for a dimension that differs from run to run.
+    Lists(Vec<Option<usize>>),
+    /// One column of `[N,k]`.
+    Class(usize),
+    /// `[N,k]`: a map from label to value.
+    Map(ClassLabels),
+}
+
+impl OutputColumn {
+    /// The column for the output `spec`: its list or number; a map if `zip_map` labels its columns.
+    pub(crate) fn new(spec: &TensorSpec, zip_map: Option<&ClassLabels>) -> Self {
+        let value = spec.element.arrow();
+        let (data_type, form) = match (zip_map, spec.row_shape()) {
+            (Some(labels), _) => (map_type(key_type(labels), value), Form::Map(labels.clone())),
+            (None, [] | [Dimension::Fixed(1)]) => (value, Form::Scalar),
+            (None, dims) => {
+                let dims: Vec<_> = dims.iter().map(Dimension::size).collect();
+                (dims.iter().fold(value, |inner, _| list_type(inner)), Form::Lists(dims))
+            }
+        };
+        Self { name: spec.name.clone(), data_type, form }
+    }
+
+    /// The column for one class: the one at `position` among the output's columns.
+    pub(crate) fn class(spec: &TensorSpec, position: usize) -> Self {
+        Self { name: spec.name.clone(), data_type: spec.element.arrow(), form: Form::Class(position) }
+    }
+
+    pub(crate) fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// The column for `rows` rows, or what is wrong with the tensor.
+    pub(crate) fn decode(&self, tensor: &Tensor, rows: usize) -> Result<ArrayRef, String> {
+        let shape = &tensor.shape;
+        if shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)) != Some(tensor.data.len()) {
+            return Err(format!("has shape {shape:?}, but {} values", tensor.data.len()));
+        }
+        // Nothing keeps a model from giving [N,1] where it gave [N].
+        let given = match (tensor.rows(), shape.len()) {
+            (given, 1..) => given,
+            (_, _) => return Err(format!("is one value, expected one for each of {rows} rows")),
+        };
+        if given != rows {
+            return Err(format!("has {given} rows, expected {rows}"));
+        }
+        let width: usize = shape[1..].iter().product();
+        let values = elements(tensor);
+        match &self.form {
+            Form::Scalar if width == 1 => Ok(values),
+            Form::Scalar => Err(format!("has shape {shape:?}, expected one value for each row")),
+            Form::Class(position) if shape.len() == 2 && *position < width => {
+                let indices: Int64Array = (0..rows).map(|row| (row * width + position) as i64).collect();
+                compute::take(&values, &indices, None).map_err(|error| error.to_string())
+            }
+            Form::Class(position) => Err(format!("has shape {shape:?}, expected more than {position} classes")),
+            Form::Lists(dims) if dims.len() == shape.len() - 1 => {
+                let levels = dims.iter().zip(&shape[1..]).enumerate().rev();
+                levels.into_iter().try_fold(values, |inner, (level, (dim, size))| match dim {
+                    Some(fixed) if fixed != size => {
+                        Err(format!("has shape {shape:?}, expected {fixed} in place of {size}"))
+                    }
+                    _ => list(inner, shape[..=level].iter().product(), *size),
+                })
+            }
+            Form::Lists(dims) => Err(format!("has shape {shape:?}, expected {} dimensions", dims.len() + 1)),
+            Form::Map(labels) if shape.len() == 2 && width == labels.len() => Ok(map(labels, values, rows)),
+            Form::Map(labels) => {
+                Err(format!("has shape {shape:?}, expected a value for each of {} classes", labels.len()))
+            }
+        }
+    }
+}
+
+/// The columns of several outputs under one: the column itself, or a struct of all.
+pub(crate) fn concat(columns: &[OutputColumn], arrays: Vec<ArrayRef>) -> ArrayRef {
+    match <[ArrayRef; 1]>::try_from(arrays) {
+        Ok([only]) => only,
+        Err(arrays) => Arc::new(StructArray::new(struct_fields(columns), arrays, None)),
+    }
+}
+
+/// The fields of a struct of `columns`.
+pub(crate) fn struct_fields(columns: &[OutputColumn]) -> Fields {
+    columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect()
+}
+
+/// The type of lists of `inner`.
+pub(crate) fn list_type(inner: DataType) -> DataType {
+    DataType::List(item(inner))
+}
+
+fn item(data_type: DataType) -> FieldRef {
+    Arc::new(Field::new_list_field(data_type, true))
+}
+
+/// Lists of `size` values each. They have no fixed size in their type: casts to text and several functions of DataFusion
+/// take no other lists.
+fn list(inner: ArrayRef, rows: usize, size: usize) -> Result<ArrayRef, String> {
+    let count = rows.checked_mul(size).and_then(|count| i32::try_from(count).ok());
+    if count.is_none() {
+        return Err(format!(
+            "has {rows} lists of {size} values, more than a column can hold: use a smaller batch_size"
+        ));
+    }
+    let field = item(inner.data_type().clone());
+    Ok(Arc::new(ListArray::new(field, OffsetBuffer::from_repeated_length(size, rows), inner, None)))
+}
+
+/// The fields of a map's entries, with the names that DataFusion's functions and Parquet expect.
+fn map_entries(key: DataType, value: DataType) -> Fields {
+    Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)])
+}
+
+/// The type of maps from `key` to `value`.
+pub(crate) fn map_type(key: DataType, value: DataType) -> DataType {
+    let entries = DataType::Struct(map_entries(key, value));
+    DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
+}
+
+fn key_type(labels: &ClassLabels) -> DataType {
+    match &labels.labels {
+        Labels::Ints(_) => DataType::Int64,
+        Labels::Strings(_) => DataType::Utf8,
+    }
+}
+
+fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {
+    let keys: ArrayRef = match &labels.labels {
+        Labels::Ints(ints) => Arc::new((0..rows).flat_map(|_| ints.iter().copied()).collect::<Int64Array>()),
+        Labels::Strings(strings) => Arc::new((0..rows).flat_map(|_| strings.iter().map(Some)).collect::<StringArray>()),
+    };
+    let fields = map_entries(key_type(labels), values.data_type().clone());
+    let entries = StructArray::new(fields.clone(), vec![keys, values], None);
+    let field = Arc::new(Field::new("entries", DataType::Struct(fields), false));
+    Arc::new(MapArray::new(field, OffsetBuffer::from_repeated_length(labels.len(), rows), entries, None, false))
+}
+
+/// The elements as an array; primitive ones share the tensor's buffer.
+fn elements(tensor: &Tensor) -> ArrayRef {
+    macro_rules! primitive {
+        ($data:expr, $arrow:ty) => {
+            Arc::new(PrimitiveArray::<$arrow>::new($data.clone(), None))
+        };
+    }
+    match &tensor.data {
+        TensorData::Float32(data) => primitive!(data, Float32Type),
+        TensorData::Float64(data) => primitive!(data, Float64Type),
+        TensorData::Float16(data) => primitive!(data, Float16Type),
+        TensorData::Int8(data) => primitive!(data, Int8Type),
+        TensorData::Int16(data) => primitive!(data, Int16Type),
+        TensorData::Int32(data) => primitive!(data, Int32Type),
+        TensorData::Int64(data) => primitive!(data, Int64Type),
+        TensorData::UInt8(data) => primitive!(data, UInt8Type),
+        TensorData::UInt16(data) => primitive!(data, UInt16Type),
+        TensorData::UInt32(data) => primitive!(data, UInt32Type),
+        TensorData::UInt64(data) => primitive!(data, UInt64Type),
+        TensorData::BFloat16(data) => {
+            Arc::new(PrimitiveArray::<Float32Type>::from_iter_values(data.iter().map(|value| value.to_f32())))
+        }
+        TensorData::Bool(data) => Arc::new(BooleanArray::from(data.clone())),
+        TensorData::String(data) => Arc::new(data.clone()),
+    }
+}

@@ -1,0 +1,63 @@
+//! The engine that needs no library: what [`datafusion_predict_native`] compiles.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::ArrayRef;
+use datafusion_predict_native::{CompileOptions, Compiled, CompiledModel, Model, Tensor};
+
+use super::{Columnar, Device, Engine, Executable, PrepareRequest, Prepared, RunContext};
+use crate::error::Result;
+
+/// Runs trees, linear models and their preprocessing, over the columns where they lie.
+#[derive(Debug, Default)]
+pub struct NativeEngine;
+
+impl NativeEngine {
+    /// The name by which sessions choose it.
+    pub const NAME: &str = "native";
+}
+
+impl Engine for NativeEngine {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
+        if !matches!(request.device, Device::Cpu | Device::Auto) {
+            return Ok(Prepared::Refused(format!("device '{}' is asked for", request.device)));
+        }
+        let PrepareRequest { label, inputs, features, outputs, chosen, .. } = request.clone();
+        let options = CompileOptions { name: label, inputs, features, outputs, forced: chosen };
+        Ok(match CompiledModel::compile(model, &options)? {
+            Compiled::Ready(compiled) => Prepared::Ready(Arc::new(NativeExecutable(*compiled))),
+            Compiled::Refused(reason) => Prepared::Refused(reason),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NativeExecutable(CompiledModel);
+
+impl Executable for NativeExecutable {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        Ok(self.0.run(inputs, &|| context.cancel.is_cancelled())?)
+    }
+
+    fn columnar(&self) -> Option<&dyn Columnar> {
+        Some(self)
+    }
+
+    fn device(&self) -> String {
+        Device::Cpu.to_string()
+    }
+
+    fn size(&self) -> Option<usize> {
+        Some(self.0.size()).filter(|size| *size > 0)
+    }
+}
+
+impl Columnar for NativeExecutable {
+    fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
+        Ok(self.0.run_columns(inputs, rows, &|| context.cancel.is_cancelled())?)
+    }
+}

@@ -1,0 +1,178 @@
+//! A model at work: features in, predictions out.
+//!
+//! ```text
+//!  columns ─► NULL policy ─► groups of equal lists ─► encode ─► run ─► decode ─► NULLs back in place
+//! ```
+
+mod batch;
+mod batch_size;
+mod failures;
+mod health;
+mod limit;
+mod observe;
+mod prepare;
+mod reasons;
+mod run;
+mod score;
+
+use std::sync::Arc;
+
+use datafusion_predict_native::{Model, Signature};
+
+pub(crate) use batch_size::BatchSize;
+pub(crate) use prepare::PredictorRequest;
+pub(crate) use score::ScoreStats;
+
+use crate::call::{CallSignature, ModelOptions, NullPolicy};
+use crate::catalog::{Interface, Readiness};
+use crate::encode::OutputColumn;
+use crate::engine::{Engine, Executable};
+use health::Health;
+
+/// One version of a model with an engine that runs it.
+#[derive(Debug, Clone)]
+pub struct Predictor {
+    /// What it was made from.
+    request: PredictorRequest,
+    /// What runs it.
+    runner: Runner,
+    /// Inputs as declared, and outputs with the shapes that were observed.
+    signature: Signature,
+    call: CallSignature,
+    /// How each output becomes a part of a prediction.
+    columns: Vec<OutputColumn>,
+    null_policy: NullPolicy,
+    /// The only number of rows that the model takes.
+    fixed_batch: Option<usize>,
+    batch_size: BatchSize,
+    health: Health,
+}
+
+/// The engine that runs a model, and what it has made of it.
+#[derive(Debug, Clone)]
+struct Runner {
+    engine: Arc<dyn Engine>,
+    executable: Arc<dyn Executable>,
+    /// Why each engine that comes before does not run it.
+    refusals: Vec<String>,
+}
+
+impl Predictor {
+    /// The same model under another name and version.
+    pub(crate) fn labelled(&self, label: String) -> Self {
+        let request = PredictorRequest { label, ..self.request.clone() };
+        Self { request, ..self.clone() }
+    }
+
+    /// How it is called.
+    pub(crate) fn call(&self) -> &CallSignature {
+        &self.call
+    }
+
+    /// What a catalog keeps of how it was made ready.
+    pub(crate) fn readiness(&self) -> Readiness {
+        Readiness {
+            chosen: self.chosen().to_owned(),
+            engine: self.engine().to_owned(),
+            device: self.device(),
+            batch_size: self.batch_size.rows(),
+            not_run_by: self.runner.refusals.clone(),
+            takes_any_row: self.model().takes_any_row(),
+        }
+    }
+
+    /// What a catalog keeps of its features and outputs.
+    pub(crate) fn interface(&self) -> Interface {
+        Interface::of(&self.signature, &self.call)
+    }
+
+    /// The engine that was asked for: `auto`, or one by its name.
+    pub(crate) fn chosen(&self) -> &str {
+        &self.request.engine
+    }
+
+    /// The model as data.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.request.model
+    }
+
+    /// The options with which the model was created.
+    pub fn options(&self) -> &ModelOptions {
+        &self.request.options
+    }
+
+    /// Inputs as declared, outputs as they were seen when the model ran for the first time.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The engine that runs the model.
+    pub fn engine(&self) -> &str {
+        self.runner.engine.name()
+    }
+
+    /// The kinds of devices that its engine could use here.
+    pub(crate) fn devices(&self) -> Vec<&'static str> {
+        self.runner.engine.devices()
+    }
+
+    /// Why engines that would have been preferred do not run the model.
+    pub fn refusals(&self) -> &[String] {
+        &self.runner.refusals
+    }
+
+    /// Bytes that the model takes in its engine, where that knows.
+    pub fn size_in_memory(&self) -> Option<usize> {
+        self.runner.executable.size()
+    }
+
+    /// How many runs its engine has made ready for at once.
+    pub(crate) fn sessions(&self) -> usize {
+        self.runner.executable.sessions()
+    }
+
+    /// Bytes that the model takes in this process, about: its graph and weights, and what its engines made of them.
+    pub(crate) fn memory(&self) -> u64 {
+        self.model().bytes_in_memory() + self.compiled_size()
+    }
+
+    /// Of that, what its engine made. One that does not know is taken to have made as much as the model.
+    pub(crate) fn compiled_size(&self) -> u64 {
+        self.runner.executable.size().map_or(self.model().size(), |size| size as u64)
+    }
+
+    /// The names that were given to its features, if any.
+    pub(crate) fn given_features(&self) -> &[String] {
+        &self.request.features
+    }
+
+    /// The name and version that errors show.
+    pub fn label(&self) -> &str {
+        &self.request.label
+    }
+
+    /// Where the model runs: `cpu`, `cuda:0`.
+    pub fn device(&self) -> String {
+        self.runner.executable.device()
+    }
+
+    /// Rows for the first run, unless the session says otherwise; later ones may have more or less.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size.rows()
+    }
+
+    /// How many rows the runs of a stream take.
+    pub(crate) fn batch_sizing(&self) -> BatchSize {
+        self.batch_size.clone()
+    }
+
+    /// The only number of rows that a run can have, if there is one.
+    pub(crate) fn fixed_batch(&self) -> Option<usize> {
+        self.fixed_batch
+    }
+
+    /// What becomes of NULL among the features.
+    pub fn null_policy(&self) -> NullPolicy {
+        self.null_policy
+    }
+}

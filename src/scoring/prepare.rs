@@ -1,0 +1,192 @@
+//! From a model and its options to a predictor.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
+
+use super::health::Health;
+use super::observe::Trial;
+use super::{BatchSize, Predictor, Runner, batch_size};
+use crate::call::{CallSignature, ModelOptions, NullPolicy};
+use crate::cancel::CancelToken;
+use crate::encode::{InputEncoder, OutputColumn, struct_fields};
+use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
+use crate::error::{Result, bail, error};
+
+/// What a predictor is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct PredictorRequest {
+    /// Name and version: `churn/3`.
+    pub label: String,
+    pub model: Arc<Model>,
+    /// Names for the features, in order; empty if the model's own will do.
+    pub features: Vec<String>,
+    pub options: ModelOptions,
+    /// The engine that is to run it; `auto` is the first that can.
+    pub engine: String,
+}
+
+impl Predictor {
+    /// Prepares the model with the first of `engines` that accepts it, and runs it on made-up rows to learn its outputs,
+    /// unless `cancel` ends that.
+    ///
+    /// # Errors
+    /// Options that do not fit the model, a model that no engine can run, outputs that are not one for each row.
+    pub(crate) fn prepare(
+        request: PredictorRequest,
+        engines: &[Arc<dyn Engine>],
+        cancel: &CancelToken,
+    ) -> Result<Arc<Self>> {
+        let PredictorRequest { label, model, features, options, engine: choice } = &request;
+        let mut inputs = model.signature().inputs.clone();
+        let feature_names = name_features(label, &mut inputs, features)?;
+        let selected = select_outputs(label, model, options)?;
+        if options.missing_text.is_some() && !inputs.iter().any(|input| input.element == ElementType::String) {
+            bail!(InvalidOption, "model '{label}' takes no texts (option 'missing_text')");
+        }
+
+        let of_engine = PrepareRequest {
+            // Without the version, which is not known yet when a model is created: its errors are the same then and later.
+            label: label.split_once('/').map_or(label.as_str(), |(name, _)| name).to_owned(),
+            inputs: inputs.clone(),
+            features: feature_names.clone().unwrap_or_default(),
+            outputs: selected.iter().map(|output| output.name.clone()).collect(),
+            device: options.device.unwrap_or_default(),
+            chosen: choice != engine::AUTO,
+        };
+        let runner = choose_engine(label, model, &of_engine, engines, choice)?;
+
+        let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
+        let executable = runner.executable.as_ref();
+        let trial = Trial { label, executable, cancel, max_run: options.max_run };
+        let observed = trial.observe(&inputs, fixed_batch, &selected)?;
+        let health = Health::new(observed.is_some());
+        let outputs = observed.unwrap_or(selected);
+        let columns = output_columns(label, model, options, &outputs)?;
+        let return_type = match columns.as_slice() {
+            [only] => only.data_type().clone(),
+            several => DataType::Struct(struct_fields(several)),
+        };
+        let of_model = if model.handles_missing_values() { NullPolicy::Nan } else { NullPolicy::Null };
+        let null_policy = options.on_null.unwrap_or(of_model);
+        let on_cpu = executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
+        let batch_size = options.batch_size.map_or_else(|| batch_size::choose(model, on_cpu), BatchSize::new);
+        Ok(Arc::new(Self {
+            call: CallSignature::new(inputs.clone(), feature_names, return_type),
+            signature: Signature { inputs, outputs },
+            runner,
+            fixed_batch,
+            health,
+            columns,
+            null_policy,
+            batch_size,
+            request,
+        }))
+    }
+}
+
+/// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
+fn choose_engine(
+    label: &str,
+    model: &Arc<Model>,
+    request: &PrepareRequest,
+    engines: &[Arc<dyn Engine>],
+    choice: &str,
+) -> Result<Runner> {
+    let candidates = engines.iter().filter(|engine| !request.chosen || engine.name() == choice);
+    let mut refusals = vec![];
+    for engine in candidates {
+        match engine.prepare(model, request).map_err(|error| error.after(&refusals))? {
+            Prepared::Ready(executable) => return Ok(Runner { engine: engine.clone(), executable, refusals }),
+            Prepared::Refused(reason) => refusals.push(format!("{}: {reason}", engine.name())),
+        }
+    }
+    if refusals.is_empty() {
+        let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
+        bail!(InvalidOption, "predict.engine is '{choice}': expected auto, {}", names.join(", "));
+    }
+    let refusals = refusals.join("; ");
+    match request.chosen {
+        true => bail!(InvalidModel, "model '{label}': the engine that predict.engine names can't run it: {refusals}"),
+        false => bail!(InvalidModel, "model '{label}': no engine can run it: {refusals}"),
+    }
+}
+
+/// The features' names: those given, or those of the inputs if each is a feature. Names for a matrix of unknown width
+/// settle its width.
+fn name_features(label: &str, inputs: &mut [TensorSpec], given: &[String]) -> Result<Option<Vec<String>>> {
+    let encoder = InputEncoder::new(inputs.to_vec());
+    if given.is_empty() {
+        let each = encoder.matrix().is_none() || encoder.width() == Some(1);
+        return Ok(each.then(|| inputs.iter().map(|input| input.name.clone()).collect()));
+    }
+    if let Some(twice) = given.iter().enumerate().find(|(i, name)| given[..*i].contains(name)) {
+        bail!(InvalidStatement, "model '{label}': feature '{}' is named twice", twice.1);
+    }
+    match encoder.width() {
+        Some(width) if width != given.len() => {
+            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", given.len())
+        }
+        Some(_) => {}
+        None => inputs[0].shape[1] = Dimension::Fixed(given.len()),
+    }
+    Ok(Some(given.to_vec()))
+}
+
+/// The outputs that calls give: the one that the options name, or that holds the classes' probabilities, else all.
+fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<TensorSpec>> {
+    let outputs = &model.signature().outputs;
+    let names = || outputs.iter().map(|output| output.name.as_str());
+    if let Some(wanted) = &options.output {
+        let found = outputs.iter().find(|output| output.name == *wanted);
+        let found = found.or_else(|| outputs.iter().find(|output| output.name.eq_ignore_ascii_case(wanted)));
+        return match found {
+            Some(output) => Ok(vec![output.clone()]),
+            None => bail!(
+                InvalidOption,
+                "model '{label}' has no output '{wanted}' (option 'output'): there are {}",
+                names().collect::<Vec<_>>().join(", ")
+            ),
+        };
+    }
+    let Some(class) = &options.class else {
+        return Ok(outputs.clone());
+    };
+    let of_classes = |output: &&TensorSpec| {
+        model.zip_map(&output.name).is_some() || (output.element.is_float() && output.shape.len() == 2)
+    };
+    match outputs.iter().filter(of_classes).collect::<Vec<_>>().as_slice() {
+        [only] => Ok(vec![(*only).clone()]),
+        _ => bail!(
+            InvalidOption,
+            "model '{label}': class '{class}' of which output? Name it with the option 'output': {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn output_columns(
+    label: &str,
+    model: &Model,
+    options: &ModelOptions,
+    outputs: &[TensorSpec],
+) -> Result<Vec<OutputColumn>> {
+    let Some(class) = &options.class else {
+        return Ok(outputs.iter().map(|output| OutputColumn::new(output, model.zip_map(&output.name))).collect());
+    };
+    let output = &outputs[0]; // a class selects one output
+    let Some(width) = output.row_elements().filter(|_| output.shape.len() == 2) else {
+        bail!(InvalidOption, "model '{label}': output '{}' has no classes (option 'class')", output.name);
+    };
+    let labels = model.class_labels(&output.name).filter(|labels| labels.len() == width);
+    let position = match &labels {
+        Some(labels) => labels.position(class),
+        None => class.parse().ok().filter(|position| *position < width),
+    };
+    let position = position.ok_or_else(|| {
+        let classes = labels.map_or_else(|| format!("0 to {}", width - 1), |labels| labels.to_string());
+        error!(InvalidOption, "model '{label}' has no class '{class}' (option 'class'): there are {classes}")
+    })?;
+    Ok(vec![OutputColumn::class(output, position)])
+}

@@ -1,0 +1,98 @@
+//! One run of a model: encode, run, decode.
+
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion_predict_native::Tensor;
+
+use super::Predictor;
+use super::batch::Batch;
+use super::limit::limited;
+use super::score::Scorer;
+use crate::encode;
+use crate::engine::RunContext;
+use crate::error::{Result, bail, error};
+
+/// Adds the time since `start` to `total`, and starts anew.
+fn lap(start: &mut Instant, total: &mut Duration) {
+    let now = Instant::now();
+    *total += now - *start;
+    *start = now;
+}
+
+/// Does `run` within the time that the model's option `max_run` allows.
+pub(super) fn run_limited<T>(
+    predictor: &Predictor,
+    context: &RunContext,
+    run: impl FnOnce(&RunContext) -> Result<T>,
+) -> Result<T> {
+    limited(predictor.label(), predictor.options().max_run, context, run)
+}
+
+impl Scorer<'_> {
+    /// Encodes the rows of `batch`, runs the model, and decodes the first `wanted`.
+    pub(super) fn run(&mut self, batch: &Batch, wanted: usize) -> Result<ArrayRef> {
+        let mut clock = Instant::now();
+        let predictor = self.predictor;
+        let unscorable = |error| predictor.call.unscorable(predictor.label(), error);
+        let executable = predictor.runner.executable.as_ref();
+        let columns = executable
+            .columnar()
+            .and_then(|engine| Some((engine, predictor.call.encoder().columns(&batch.arguments)?)));
+        let outputs = match columns {
+            Some((engine, columns)) => {
+                let columns = columns.map_err(unscorable)?;
+                lap(&mut clock, &mut self.stats.encode);
+                run_limited(predictor, self.context, |context| engine.run_columns(&columns, batch.rows, context))?
+            }
+            None => {
+                let inputs = predictor.call.encoder().encode(&batch.arguments, batch.rows).map_err(unscorable)?;
+                lap(&mut clock, &mut self.stats.encode);
+                let outputs = run_limited(predictor, self.context, |context| executable.run(&inputs, context))?;
+                predictor.health.note(inputs, predictor.fixed_batch.unwrap_or(1));
+                outputs
+            }
+        };
+        lap(&mut clock, &mut self.stats.run);
+        let scores = predictor.decode(outputs, batch.rows, wanted)?;
+        lap(&mut clock, &mut self.stats.decode);
+        self.stats.rows += wanted;
+        self.stats.batches += 1;
+        Ok(scores)
+    }
+}
+
+impl Predictor {
+    fn decode(&self, outputs: Vec<Tensor>, rows: usize, wanted: usize) -> Result<ArrayRef> {
+        if outputs.len() != self.columns.len() {
+            bail!(
+                InvalidOutput,
+                "model '{}': the engine gave {} outputs, expected {}",
+                self.label(),
+                outputs.len(),
+                self.columns.len()
+            );
+        }
+        let arrays = self.columns.iter().zip(outputs).map(|(column, output)| {
+            let checked = if output.rows() == rows {
+                column.decode(&output.truncated(wanted), wanted)
+            } else {
+                column.decode(&output, rows)
+            };
+            checked.map_err(|problem| {
+                error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label(), column.name)
+            })
+        });
+        let array = encode::concat(&self.columns, arrays.collect::<Result<Vec<_>>>()?);
+        if array.data_type() != self.call.returns() {
+            bail!(
+                InvalidOutput,
+                "model '{}' gave {}, expected {}",
+                self.label(),
+                array.data_type(),
+                self.call.returns()
+            );
+        }
+        Ok(array)
+    }
+}

@@ -1,0 +1,192 @@
+//! Scores the rows of a query, batch by batch.
+
+use std::time::Duration;
+
+use datafusion::arrow::array::{ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
+use datafusion::arrow::compute::{concat, take};
+use datafusion::arrow::error::ArrowError;
+use datafusion_predict_udfs::OnFailure;
+
+use super::batch::Batch;
+use super::reasons::with_reasons;
+use super::{BatchSize, Predictor};
+use crate::call::NullPolicy;
+use crate::encode::{list_nulls, row_nulls, rows_without_nulls, scatter, with_missing_text};
+use crate::engine::RunContext;
+use crate::error::{Result, error};
+
+/// What scoring some rows took.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct ScoreStats {
+    /// Rows that were given to the model.
+    pub rows: usize,
+    /// Runs of the model.
+    pub batches: usize,
+    /// Rows that could not be scored, and have NULL.
+    pub rows_failed: usize,
+    /// Time for free cores to come.
+    pub wait: Duration,
+    /// Time from Arrow to tensors.
+    pub encode: Duration,
+    /// Time in the engine.
+    pub run: Duration,
+    /// Time from tensors to Arrow.
+    pub decode: Duration,
+}
+
+/// A query's use of a model: what all of its runs share.
+pub(crate) struct Scorer<'a> {
+    pub(super) predictor: &'a Predictor,
+    pub(super) context: &'a RunContext,
+    on_failure: OnFailure,
+    /// What scoring has taken until now.
+    pub(crate) stats: ScoreStats,
+}
+
+impl Predictor {
+    /// Scores rows for the query of `context`, which says with `on_failure` what becomes of rows that can't be scored.
+    pub(crate) fn scorer<'a>(&'a self, on_failure: OnFailure, context: &'a RunContext) -> Scorer<'a> {
+        Scorer { predictor: self, context, on_failure, stats: ScoreStats::default() }
+    }
+
+    pub(super) fn in_arrow<T>(&self, result: Result<T, ArrowError>) -> Result<T> {
+        result.map_err(|cause| {
+            error!(EngineFailed, "model '{}': its columns can't be put together", self.label()).with_source(cause)
+        })
+    }
+}
+
+impl Scorer<'_> {
+    /// Predictions for `rows` rows, in runs of `batch_size`, on this thread.
+    ///
+    /// # Errors
+    /// A row that can't be scored (unless such rows become NULL), an engine that fails, a query that is gone.
+    pub(crate) fn score(
+        &mut self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        batch_size: &mut BatchSize,
+    ) -> Result<ArrayRef> {
+        let all = Batch { arguments: arguments.to_vec(), rows };
+        // A fixed batch is filled up, so less than that would be waste.
+        let fixed = self.predictor.fixed_batch.unwrap_or(1);
+        let mut scores: Vec<ArrayRef> = vec![];
+        let mut start = 0;
+        while start < rows {
+            let count = batch_size.rows().next_multiple_of(fixed).min(rows - start);
+            let clock = std::time::Instant::now();
+            scores.push(self.score_batch(all.slice(start, count))?);
+            batch_size.observe(count, clock.elapsed());
+            start += count;
+        }
+        match scores.as_slice() {
+            [] => {
+                let none = new_empty_array(self.predictor.call.returns());
+                Ok(if self.on_failure == OnFailure::Reason { with_reasons(none, vec![]) } else { none })
+            }
+            [only] => Ok(only.clone()),
+            several => self.concat(several),
+        }
+    }
+
+    /// One batch.
+    fn score_batch(&mut self, batch: Batch) -> Result<ArrayRef> {
+        let batch = self.with_missing_texts(batch)?;
+        match self.on_failure {
+            OnFailure::Error => self.score_rows(&batch),
+            OnFailure::Null => self.score_what_can_be(&batch).map(|(scores, _)| scores),
+            OnFailure::Reason => {
+                let (scores, failures) = self.score_what_can_be(&batch)?;
+                Ok(with_reasons(scores, failures))
+            }
+        }
+    }
+
+    /// The batch with the text that the option `missing_text` gives in place of NULL.
+    fn with_missing_texts(&self, batch: Batch) -> Result<Batch> {
+        let Some(text) = &self.predictor.options().missing_text else { return Ok(batch) };
+        let filled = batch.arguments.into_iter().enumerate().map(|(i, argument)| {
+            if self.predictor.call.encoder().is_text(i) {
+                self.predictor.in_arrow(with_missing_text(&argument, text))
+            } else {
+                Ok(argument)
+            }
+        });
+        Ok(Batch { arguments: filled.collect::<Result<_>>()?, rows: batch.rows })
+    }
+
+    /// One batch, after the NULL policy.
+    pub(super) fn score_rows(&mut self, batch: &Batch) -> Result<ArrayRef> {
+        let Predictor { call, null_policy, .. } = self.predictor;
+        let kept = rows_without_nulls(&batch.arguments, |argument, column| match null_policy {
+            // A float may be NaN, in a list too; a list may not.
+            NullPolicy::Nan if call.encoder().has_nan(argument) => {
+                let is_list = call.encoder().takes_list(argument, &batch.arguments);
+                if is_list { list_nulls(column) } else { None }
+            }
+            _ => row_nulls(column),
+        });
+        let Some(kept) = kept else { return self.score_groups(batch) };
+        if *null_policy == NullPolicy::Error {
+            return Err(self.null_found(batch, kept));
+        }
+        if kept.is_empty() {
+            return Ok(new_null_array(call.returns(), batch.rows));
+        }
+        let scores = self.score_groups(&self.predictor.in_arrow(batch.at(&kept))?)?;
+        self.predictor.in_arrow(scatter(&scores, &kept, batch.rows))
+    }
+
+    /// The error for a NULL where none is allowed; `kept` are the rows without.
+    fn null_found(&self, batch: &Batch, kept: UInt64Array) -> crate::error::Error {
+        let null =
+            |argument: &ArrayRef| rows_without_nulls(std::slice::from_ref(argument), |_, column| row_nulls(column));
+        let found = batch.arguments.iter().map(null).enumerate().find_map(|(i, kept)| kept.map(|kept| (i, kept)));
+        let (argument, kept) = found.unwrap_or((0, kept));
+        let row = (0..batch.rows as u64).find(|row| kept.values().binary_search(row).is_err()).unwrap_or(0);
+        error!(
+            UnscorableRow,
+            "model '{}': {} is NULL in row {} of a batch (option on_null 'error')",
+            self.predictor.label(),
+            self.predictor.call.argument(argument),
+            row + 1
+        )
+    }
+
+    /// One run, or several where lists differ in length.
+    fn score_groups(&mut self, batch: &Batch) -> Result<ArrayRef> {
+        let predictor = self.predictor;
+        let dynamic = predictor.signature.inputs.iter().any(|input| input.row_elements().is_none());
+        let groups = if dynamic { predictor.call.encoder().ragged_groups(&batch.arguments, batch.rows) } else { None };
+        let Some(groups) = groups else { return self.score_chunks(batch) };
+        let mut scores = Vec::with_capacity(groups.len());
+        let mut place = vec![0; batch.rows];
+        let mut scored = 0;
+        for group in &groups {
+            scores.push(self.score_chunks(&predictor.in_arrow(batch.at(group))?)?);
+            for row in group.values() {
+                place[*row as usize] = scored;
+                scored += 1;
+            }
+        }
+        let scores = self.concat(&scores)?;
+        predictor.in_arrow(take(&scores, &UInt32Array::from(place), None))
+    }
+
+    /// One run, or as many as a fixed batch dimension asks for; the last is filled up with its own last row.
+    fn score_chunks(&mut self, batch: &Batch) -> Result<ArrayRef> {
+        let Some(fixed) = self.predictor.fixed_batch else { return self.run(batch, batch.rows) };
+        let mut scores = vec![];
+        for start in (0..batch.rows).step_by(fixed) {
+            let count = fixed.min(batch.rows - start);
+            let rows: UInt64Array = (start..start + fixed).map(|row| row.min(batch.rows - 1) as u64).collect();
+            let full = self.predictor.in_arrow(batch.at(&rows))?;
+            scores.push(self.run(&full, count)?);
+        }
+        self.concat(&scores)
+    }
+
+    fn concat(&self, scores: &[ArrayRef]) -> Result<ArrayRef> {
+        self.predictor.in_arrow(concat(&scores.iter().map(AsRef::as_ref).collect::<Vec<_>>()))
+    }
+}
