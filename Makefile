@@ -30,7 +30,9 @@ lint: ## format and lints
 COMBINATIONS := none onnxruntime http,mlflow aws,azure,gcp,http,mlflow,onnxruntime,proto
 OF_LIBRARY   := --package datafusion-predict --no-default-features --features
 
-features: ## the library with four sets of features, and how many packages each has
+features: ## the native crate alone, and the library with four sets of features, and how many packages each has
+	cargo clippy --package datafusion-predict-native --all-targets -- -D warnings
+	! cargo tree --edges normal --prefix none --package datafusion-predict-native | grep '^datafusion '
 	set -e; for features in $(COMBINATIONS); do \
 	    cargo clippy --lib $(OF_LIBRARY) "$${features#none}" -- -D warnings; \
 	    packages=$$(cargo tree --edges normal --prefix none $(OF_LIBRARY) "$${features#none}" | sed 's, (\*)$$,,' | sort -u); \
@@ -80,7 +82,7 @@ release: runtime ## the fast binary
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
 	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines --bench placement \
-	    --bench row_groups
+	    --bench row_groups --bench score
 
 clean:
 	cargo clean

@@ -104,7 +104,7 @@ impl PredictConfig {
             "bytes_in_flight" => self.bytes_in_flight = bytes()?,
             "model_memory" | "onnxruntime_memory" | "cache_size" | "download_limit" => bail!(
                 InvalidOption,
-                "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime",
+                "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime::builder()",
                 option.replace('_', "-")
             ),
             unknown => {

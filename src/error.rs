@@ -169,7 +169,8 @@ impl From<native::Error> for Error {
             native::ErrorKind::Unreadable => ErrorKind::Unreadable,
             native::ErrorKind::InvalidModel => ErrorKind::InvalidModel,
             native::ErrorKind::Cancelled => ErrorKind::Cancelled,
-            _ => ErrorKind::EngineFailed,
+            native::ErrorKind::RunFailed => ErrorKind::EngineFailed,
+            _ => ErrorKind::InvalidOutput, // of a later release: no row's fault
         };
         let (message, source) = error.into_parts();
         Self { source: source.map(Arc::from), ..Self::new(kind, message) }

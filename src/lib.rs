@@ -3,24 +3,30 @@
 //! ```text
 //!  SQL text ─► statement ─► logical plan ───────────────► physical plan ─────────────────► record batches
 //!               CREATE MODEL  predict('m', …)  ──extract──► Predict node ──► PredictExec
-//!                  │            │ return type from                            coalesce to the model's batch
-//!                  ▼            │ the model's signature                       encode   Arrow → tensors
-//!               catalog ◄───────┘                                             run      engine (native, ONNX Runtime …)
-//!               name → Model (bytes, sha256, signature)                       decode   tensors → Arrow, append columns
+//!                  │            │ type from the                               load    handle → model, once a process
+//!                  ▼            │ handle's signature                          batch   by rows and bytes
+//!               catalog ◄───────┘                                             encode  Arrow → tensors
+//!               name@version → ModelHandle (a value:                          run     engine (native, ONNX Runtime …)
+//!               uri, sha256, typed signature, options)                        decode  tensors → Arrow, append columns
 //! ```
 //!
-//! ```no_run
+//! ```
 //! use std::sync::Arc;
 //! use datafusion::prelude::{ParquetReadOptions, SessionContext};
 //! use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
 //!
 //! # #[tokio::main] async fn main() -> datafusion::error::Result<()> {
 //! let ctx = SessionContext::new().with_predict(Arc::new(PredictRuntime::default()));
-//! ctx.register_parquet("customers", "customers.parquet", ParquetReadOptions::default()).await?;
-//! ctx.predict_sql("CREATE MODEL churn FROM 'churn.onnx'").await?;
-//! ctx.predict_sql("SELECT id, predict('churn', customers.*) FROM customers").await?.show().await?;
+//! ctx.register_parquet("patients", "tests/models/sklearn/diabetes_forest.parquet", ParquetReadOptions::default()).await?;
+//! ctx.predict_sql("CREATE MODEL progression FEATURES (age, sex, bmi, bp, s1, s2, s3, s4, s5, s6)
+//!     FROM 'tests/models/sklearn/diabetes_forest.onnx'").await?;
+//! let scored = ctx.predict_sql("SELECT predict('progression', patients.*) FROM patients").await?;
+//! assert_eq!(scored.count().await?, 442);
 //! # Ok(()) }
 //! ```
+//!
+//! [`PredictExt`] and [`PredictSql`] wire models into a session; [`PredictRuntime`] is what sessions share; [`Engine`] is what
+//! runs a model, and [`ModelCatalog`] where models are kept, both open for implementations of your own.
 
 mod background;
 mod byte_size;
@@ -51,7 +57,9 @@ pub use session::{PredictExt, PredictSql};
 pub use statement::{PredictStatement, parse_sql, run_statement};
 
 // Models as data, and how they are called.
-pub use call::{ModelOptions, NullPolicy};
+pub use call::{DependentRows, ModelOptions, NullPolicy};
+/// Models as data, and the engine that needs no library, for who uses them alone.
+pub use datafusion_predict_native as native;
 pub use datafusion_predict_native::{
     ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Signature, Tensor, TensorData, TensorSpec,
 };

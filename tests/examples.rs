@@ -23,6 +23,11 @@ fn quickstart_counts_flowers() {
 }
 
 #[test]
+fn the_native_crate_scores_record_batches_alone() {
+    assert!(run("score_record_batch").ends_with("setosa\nversicolor\nvirginica\n"));
+}
+
+#[test]
 fn embedding_scores_patients() {
     let output = run("embedding");
     assert!(output.contains("runs on native (cpu)"), "{output}");

@@ -72,43 +72,108 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The code of a file without its comments and its tests.
+/// The code of a file without its comments, texts and tests.
 fn code(text: &str) -> String {
-    let without_tests = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let lines = without_tests.lines().map(|line| line.split("//").next().unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if rest.starts_with("//") {
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+        } else if rest.starts_with("#[cfg(") && is_test(rest) {
+            rest = after_item(rest);
+        } else if c == '"' {
+            rest = after_text(rest);
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    code
 }
 
-/// The first names of all paths after `crate::`, those in braces among them.
-fn named_modules(code: &str) -> BTreeSet<String> {
+/// Whether the attribute at the start of `text` is for tests: `#[cfg(test)]`, `#[cfg(all(test, …))]`.
+fn is_test(text: &str) -> bool {
+    let attribute = text.split(']').next().unwrap_or_default();
+    attribute.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "test")
+}
+
+/// What follows the item at the start of `text`: its braces, or its semicolon.
+fn after_item(text: &str) -> &str {
+    let mut depth = 0;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        match c {
+            '"' => {
+                rest = after_text(rest);
+                continue;
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        rest = &rest[c.len_utf8()..];
+        if (c == '}' || c == ';') && depth == 0 {
+            return rest;
+        }
+    }
+    rest
+}
+
+/// What follows the text in quotes at the start of `text`.
+fn after_text(text: &str) -> &str {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return &text[at + 1..],
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// The first names of all paths from the crate's root, those in braces among them: after `crate::` and `$crate::`, and after as
+/// many `super::` as the file is deep.
+fn named_modules(code: &str, depth: usize) -> BTreeSet<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut names = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let before = code[..at].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
-            continue; // part of another name; `$crate` stands in macros, whose modules are named where they are used
-        }
-        let rest = &code[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            names.insert(name(rest));
-            continue;
-        };
-        let (mut depth, mut start) = (0, true);
-        for (place, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => start = true,
-                c if start && !c.is_whitespace() => {
-                    names.insert(name(&group[place..]));
-                    start = false;
+    let from_root = ["crate::".to_owned(), "super::".repeat(depth)];
+    for root in from_root.iter().filter(|root| !root.is_empty()) {
+        for (at, _) in code.match_indices(root.as_str()) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                continue; // part of another name or path
+            }
+            let rest = &code[at + root.len()..];
+            let Some(group) = rest.strip_prefix('{') else {
+                names.insert(name(rest));
+                continue;
+            };
+            let (mut depth, mut start) = (0, true);
+            for (place, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => start = true,
+                    c if start && !c.is_whitespace() => {
+                        names.insert(name(&group[place..]));
+                        start = false;
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
     }
+    names.remove("super"); // deeper than the root: it would not compile
     names
+}
+
+/// How many modules a file is below the crate's root.
+fn depth(sources: &Path, file: &Path) -> usize {
+    let inside = file.strip_prefix(sources).expect("a file among the sources");
+    inside.iter().count() - usize::from(file.file_name().is_some_and(|name| name == "mod.rs"))
 }
 
 /// The module that a file belongs to.
@@ -128,7 +193,7 @@ fn arrows(of: &Crate) -> Arrows {
         }
         let text = fs::read_to_string(&file).expect("a source file");
         let named = arrows.entry(module.clone()).or_default();
-        for name in named_modules(&code(&text)).into_iter().filter(|name| *name != module) {
+        for name in named_modules(&code(&text), depth(&root, &file)).into_iter().filter(|name| *name != module) {
             named.entry(name).or_insert_with(|| file.clone());
         }
     }
@@ -208,12 +273,14 @@ fn the_architecture_document_draws_the_layers() {
 }
 
 #[test]
-fn modules_are_found_in_use_lines_groups_and_inline_paths() {
+fn modules_are_found_in_use_lines_groups_inline_paths_and_macros() {
     let code = code(
         "use crate::catalog::{self, Change};\nuse crate::{engine::{Device, Engine}, error::Result};\n\
-         fn f() -> crate::scoring::Predictor { $crate::ignored::x() } // crate::comment\n\
-         pub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::session::PredictExt; }",
+         fn f() -> crate::scoring::Predictor { $crate::storage::x(\"crate::text s3://\") } // crate::comment\n\
+         pub(crate) fn g() { super::super::fetch::x(); super::near::y() }\n\
+         #[cfg(all(test, unix))]\nmod tests { use crate::session::PredictExt; fn t() { \"}\"; } }\n\
+         #[cfg(test)]\npub fn only() -> crate::resolver::R {}\nuse crate::runtime;",
     );
-    let found: Vec<_> = named_modules(&code).into_iter().collect();
-    assert_eq!(found, ["catalog", "engine", "error", "scoring"]);
+    let found: Vec<_> = named_modules(&code, 2).into_iter().collect();
+    assert_eq!(found, ["catalog", "engine", "error", "fetch", "runtime", "scoring", "storage"]);
 }

@@ -43,7 +43,9 @@ fn trees(criterion: &mut Criterion) {
         let ensemble = Ensemble { trees, columns: COLUMNS, targets: 1 };
         let compiled = CompiledEnsemble::compile(&ensemble, Combine::Sum).expect("well-formed trees");
         let name = BenchmarkId::from_parameter(format!("{count} of depth {depth}"));
-        group.bench_function(name, |bencher| bencher.iter(|| compiled.score_columns(black_box(&columns))));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| compiled.score_columns(black_box(&columns)).expect("scores"))
+        });
     }
     group.finish();
 }

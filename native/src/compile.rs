@@ -82,8 +82,8 @@ pub(crate) fn compile(graph: &Graph<'_>) -> Result<Program> {
             values.insert(name, value);
         }
     }
-    let outputs = graph.outputs.iter().map(|name| match values.remove(name.as_str()) {
-        Some(value) => Ok(value),
+    let outputs = graph.outputs.iter().map(|name| match values.get(name.as_str()) {
+        Some(value) => Ok(value.clone()),
         None => unsupported!("no node gives output '{name}'"),
     });
     let outputs = outputs.collect::<Result<_>>()?;

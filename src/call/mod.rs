@@ -3,5 +3,5 @@
 mod options;
 mod signature;
 
-pub use options::{ModelOptions, NullPolicy};
+pub use options::{DependentRows, ModelOptions, NullPolicy};
 pub(crate) use signature::CallSignature;

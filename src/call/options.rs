@@ -44,6 +44,44 @@ impl FromStr for NullPolicy {
     }
 }
 
+/// What is done with a model for which the score of a row depends on the rows that are scored with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DependentRows {
+    /// It is created, and CREATE MODEL says so.
+    #[default]
+    Warn,
+    /// It is not created.
+    Refuse,
+    /// Each row is scored alone, also where it is not known whether that matters.
+    OneByOne,
+}
+
+impl fmt::Display for DependentRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warn => "warn",
+            Self::Refuse => "refuse",
+            Self::OneByOne => "one_by_one",
+        })
+    }
+}
+
+impl FromStr for DependentRows {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_lowercase().as_str() {
+            "warn" => Ok(Self::Warn),
+            "refuse" => Ok(Self::Refuse),
+            "one_by_one" => Ok(Self::OneByOne),
+            _ => bail!(
+                InvalidOption,
+                "option 'on_dependent_rows' is '{text}': expected 'warn', 'refuse' or 'one_by_one'"
+            ),
+        }
+    }
+}
+
 /// How a model is called. An option that is not given is chosen from the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "BTreeMap<String, String>", try_from = "BTreeMap<String, String>")]
@@ -62,11 +100,14 @@ pub struct ModelOptions {
     pub max_run: Option<Duration>,
     /// The text that stands for a NULL among texts: what the model was trained with in place of a missing value.
     pub missing_text: Option<String>,
+    /// What is done if rows are not scored independently of each other.
+    pub on_dependent_rows: Option<DependentRows>,
 }
 
 impl ModelOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 7] = ["output", "class", "on_null", "batch_size", "device", "max_run", "missing_text"];
+    pub const NAMES: [&str; 8] =
+        ["output", "class", "on_null", "batch_size", "device", "max_run", "missing_text", "on_dependent_rows"];
 
     /// Options from their names and values.
     ///
@@ -106,6 +147,7 @@ impl ModelOptions {
                     })?);
                 }
                 "missing_text" => options.missing_text = Some(value.to_owned()),
+                "on_dependent_rows" => options.on_dependent_rows = Some(value.parse()?),
                 _ => {
                     let names = [Self::NAMES.as_slice(), other].concat();
                     let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
@@ -132,7 +174,8 @@ impl ModelOptions {
 
 impl From<ModelOptions> for BTreeMap<String, String> {
     fn from(options: ModelOptions) -> Self {
-        let ModelOptions { output, class, on_null, batch_size, device, max_run, missing_text } = options;
+        let ModelOptions { output, class, on_null, batch_size, device, max_run, missing_text, on_dependent_rows } =
+            options;
         let pairs = [
             ("output", output),
             ("class", class),
@@ -141,6 +184,7 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("device", device.map(|device| device.to_string())),
             ("max_run", max_run.map(|time| humantime::format_duration(time).to_string())),
             ("missing_text", missing_text),
+            ("on_dependent_rows", on_dependent_rows.map(|rows| rows.to_string())),
         ];
         pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }

@@ -50,13 +50,16 @@ pub enum Prepared {
     Refused(String),
 }
 
-/// How a model is to be loaded.
+/// How a model is to be prepared.
 #[derive(Debug, Clone, Default)]
 pub struct PrepareRequest {
     /// The model's name, for errors.
     pub label: String,
     /// The model's inputs; sizes that the file leaves open may be known here.
     pub inputs: Vec<TensorSpec>,
+    /// Whether the rows may be another dimension than the first. An engine that scores rows one by one leaves such a model to
+    /// one that runs the graph as it is.
+    pub rows_elsewhere: bool,
     /// The names of the features, in order, for errors; none if they have no names.
     pub features: Vec<String>,
     /// The outputs that runs give, in this order.

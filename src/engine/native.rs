@@ -26,6 +26,9 @@ impl Engine for NativeEngine {
         if !matches!(request.device, Device::Cpu | Device::Auto) {
             return Ok(Prepared::Refused(format!("device '{}' is asked for", request.device)));
         }
+        if request.rows_elsewhere {
+            return Ok(Prepared::Refused("its rows may not be the first dimension".to_owned()));
+        }
         let PrepareRequest { label, inputs, features, outputs, chosen, .. } = request.clone();
         let options = CompileOptions { name: label, inputs, features, outputs, forced: chosen };
         Ok(match CompiledModel::compile(model, &options)? {

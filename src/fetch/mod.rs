@@ -54,7 +54,8 @@ pub(crate) async fn fetch(uri: &str, options: &StorageOptions, cache: &DiskCache
         "gs" => Some("gcp."),
         "s3" | "s3a" => Some("aws."),
         "mlflow" | "models" => Some(""), // its files may be anywhere
-        _ => Some("azure."),
+        "az" | "adl" | "azure" | "abfs" | "abfss" => Some("azure."),
+        _ => Some(""), // refused below, by its name
     };
     options.check(scheme, prefix)?;
     match place {
@@ -104,7 +105,8 @@ pub(crate) fn holds_secrets(uri: &str) -> bool {
 }
 
 fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
-    if path.join(mlmodel::DESCRIPTION).is_file() {
+    let described = path.join(mlmodel::DESCRIPTION).is_file();
+    if described && (cfg!(feature = "mlflow") || !path.join(FILE).is_file()) {
         let file = path.join(mlmodel::DESCRIPTION);
         let unreadable = |cause| error!(Unreadable, "'{}' can't be read", file.display()).with_source(cause);
         if std::fs::metadata(&file).map_err(unreadable)?.len() > mlmodel::LARGEST_DESCRIPTION {

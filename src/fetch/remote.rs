@@ -42,10 +42,12 @@ pub(super) enum Opened {
 
 /// The file at `path`; where there is none, the model in the folder `path`.
 pub(super) fn file_or_folder(path: &str) -> Vec<(String, String)> {
-    let in_folder = |folder: &str| [mlmodel::DESCRIPTION, FILE].map(|file| (folder.to_owned(), file.to_owned()));
+    let files = if cfg!(feature = "mlflow") { &[mlmodel::DESCRIPTION, FILE][..] } else { &[FILE] };
+    let in_folder =
+        |folder: &str| -> Vec<_> { files.iter().map(|file| (folder.to_owned(), (*file).to_owned())).collect() };
     match path.strip_suffix('/') {
-        Some(_) => in_folder(path).to_vec(),
-        None if path.is_empty() => in_folder("").to_vec(),
+        Some(_) => in_folder(path),
+        None if path.is_empty() => in_folder(""),
         None => {
             let (folder, file) =
                 path.rsplit_once('/').map_or(("", path), |(_, file)| (&path[..path.len() - file.len()], file));

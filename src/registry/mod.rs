@@ -331,6 +331,7 @@ impl ModelRegistry {
             model,
             features: order.features,
             engine: order.engine,
+            must_run: false,
         };
         let engines = self.engines.clone();
         background::blocking(move || Predictor::prepare(request, &engines, &cancel)).await
@@ -398,15 +399,12 @@ impl ModelRegistry {
     }
 }
 
-/// Lets models go, on a thread where that may take its time.
+/// Lets models go, without the lock: sessions take their time. What they took goes back to the system a little later.
 fn dispose(gone: Vec<Ready>) {
-    if gone.is_empty() {
-        return;
+    if !gone.is_empty() {
+        drop(gone); // now, so that they count no longer
+        background::detached(trim);
     }
-    background::detached(move || {
-        drop(gone);
-        trim();
-    });
 }
 
 /// Whether the catalog has the version, as far as this process knows.

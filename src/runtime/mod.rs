@@ -182,7 +182,14 @@ impl PredictRuntime {
         options: ModelOptions,
         engine: &str,
     ) -> Result<Arc<Predictor>> {
-        let request = PredictorRequest { label: label.to_owned(), model, features, options, engine: engine.to_owned() };
+        let request = PredictorRequest {
+            label: label.to_owned(),
+            model,
+            features,
+            options,
+            engine: engine.to_owned(),
+            must_run: true,
+        };
         let engines = self.registry.engines().clone();
         background::cancellable(move |cancel| Predictor::prepare(request, &engines, cancel)).await
     }

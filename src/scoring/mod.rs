@@ -4,16 +4,18 @@
 //!  columns ─► NULL policy ─► groups of equal lists ─► encode ─► run ─► decode ─► NULLs back in place
 //! ```
 
+mod axes;
 mod batch;
 mod batch_size;
 mod failures;
 mod health;
 mod limit;
-mod observe;
+mod made_up;
 mod prepare;
 mod reasons;
 mod run;
 mod score;
+mod trial;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::catalog::{Interface, Readiness};
 use crate::encode::OutputColumn;
 use crate::engine::{Engine, Executable};
 use health::Health;
+use trial::Dependence;
 
 /// One version of a model with an engine that runs it.
 #[derive(Debug, Clone)]
@@ -46,6 +49,10 @@ pub struct Predictor {
     fixed_batch: Option<usize>,
     batch_size: BatchSize,
     health: Health,
+    /// Whether rows are scored independently of each other.
+    dependence: Dependence,
+    /// What is unusual about the places of its rows, and about its first runs.
+    notes: Vec<String>,
 }
 
 /// The engine that runs a model, and what it has made of it.
@@ -169,6 +176,27 @@ impl Predictor {
     /// The only number of rows that a run can have, if there is one.
     pub(crate) fn fixed_batch(&self) -> Option<usize> {
         self.fixed_batch
+    }
+
+    /// Whether rows are scored independently of each other; `None` if that is not known.
+    pub fn rows_independent(&self) -> Option<bool> {
+        match self.dependence {
+            Dependence::Independent => Some(true),
+            Dependence::Dependent => Some(false),
+            Dependence::Unknown => None,
+        }
+    }
+
+    /// What a user should know of how rows are scored, if anything.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        if self.dependence == Dependence::Dependent {
+            notes.push(match self.fixed_batch {
+                Some(1) => "the score of a row would depend on the rows that are scored with it: each is scored alone".to_owned(),
+                _ => "the score of a row depends on the rows that are scored with it: OPTIONS (on_dependent_rows 'one_by_one') scores each alone".to_owned(),
+            });
+        }
+        notes
     }
 
     /// What becomes of NULL among the features.

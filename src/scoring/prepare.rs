@@ -5,10 +5,11 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
 
+use super::axes::{self, RowsFirst};
 use super::health::Health;
-use super::observe::Trial;
+use super::trial::{Dependence, Trial, fixed_rows};
 use super::{BatchSize, Predictor, Runner, batch_size};
-use crate::call::{CallSignature, ModelOptions, NullPolicy};
+use crate::call::{CallSignature, DependentRows, ModelOptions, NullPolicy};
 use crate::cancel::CancelToken;
 use crate::encode::{InputEncoder, OutputColumn, struct_fields};
 use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
@@ -25,6 +26,8 @@ pub(crate) struct PredictorRequest {
     pub options: ModelOptions,
     /// The engine that is to run it; `auto` is the first that can.
     pub engine: String,
+    /// Whether a model that fails on made-up rows is refused, as it is when it is created.
+    pub must_run: bool,
 }
 
 impl Predictor {
@@ -38,9 +41,13 @@ impl Predictor {
         engines: &[Arc<dyn Engine>],
         cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
-        let PredictorRequest { label, model, features, options, engine: choice } = &request;
-        let mut inputs = model.signature().inputs.clone();
+        let PredictorRequest { label, model, features, options, engine: choice, must_run } = &request;
+        let declared = &model.signature().inputs;
+        let assignments = axes::assignments(label, declared)?;
+        let mut inputs = move_axes(axes::with_axis_first, declared, &assignments[0]);
         let feature_names = name_features(label, &mut inputs, features)?;
+        // As the graph has them, with the sizes that the names have settled.
+        let of_graph = move_axes(axes::with_first_axis_at, &inputs, &assignments[0]);
         let selected = select_outputs(label, model, options)?;
         if options.missing_text.is_some() && !inputs.iter().any(|input| input.element == ElementType::String) {
             bail!(InvalidOption, "model '{label}' takes no texts (option 'missing_text')");
@@ -49,7 +56,8 @@ impl Predictor {
         let of_engine = PrepareRequest {
             // Without the version, which is not known yet when a model is created: its errors are the same then and later.
             label: label.split_once('/').map_or(label.as_str(), |(name, _)| name).to_owned(),
-            inputs: inputs.clone(),
+            inputs: of_graph.clone(),
+            rows_elsewhere: assignments != [vec![0; declared.len()]],
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
@@ -57,12 +65,37 @@ impl Predictor {
         };
         let runner = choose_engine(label, model, &of_engine, engines, choice)?;
 
-        let fixed_batch = inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size));
-        let executable = runner.executable.as_ref();
-        let trial = Trial { label, executable, cancel, max_run: options.max_run };
-        let observed = trial.observe(&inputs, fixed_batch, &selected)?;
-        let health = Health::new(observed.is_some());
-        let outputs = observed.unwrap_or(selected);
+        let trial = Trial::new(label, &runner.executable, cancel, options.max_run);
+        let (axes, dependence) = trial.find_rows(&assignments, &of_graph, &selected)?;
+        let inputs = move_axes(axes::with_axis_first, &of_graph, &axes.inputs);
+        let observed = trial.observe(&inputs, &axes, &selected)?;
+        let health = Health::new(observed.as_ref().ok().map(|observed| observed.size));
+        let mut untried = None;
+        let outputs = match observed {
+            Ok(observed) => observed.outputs,
+            // A lookup may know none of the values.
+            Err(reason) if *must_run && model.takes_floats_as_they_are() => bail!(
+                InvalidModel,
+                "model '{label}' fails on made-up rows, and perhaps on others: {reason}; OPTIONS (validate false) creates it without trying it"
+            ),
+            Err(reason) => {
+                untried =
+                    Some(format!("it failed on made-up rows, so its types are those that the file declares: {reason}"));
+                let first =
+                    |(output, axis): (&TensorSpec, &Option<usize>)| axes::with_axis_first(output, axis.unwrap_or(0));
+                selected.iter().zip(&axes.outputs).map(first).collect()
+            }
+        };
+        let notes = [axes.note(&of_graph, &selected), untried].into_iter().flatten().collect();
+        let fixed_batch = match options.on_dependent_rows.unwrap_or_default() {
+            DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
+                InvalidModel,
+                "model '{label}': the score of a row depends on the rows that are scored with it (option on_dependent_rows 'refuse')"
+            ),
+            DependentRows::OneByOne if dependence != Dependence::Independent => fixed_rows(&inputs).or(Some(1)),
+            _ => fixed_rows(&inputs),
+        };
+        let runner = Runner { executable: RowsFirst::around(runner.executable.clone(), &axes), ..runner };
         let columns = output_columns(label, model, options, &outputs)?;
         let return_type = match columns.as_slice() {
             [only] => only.data_type().clone(),
@@ -70,7 +103,7 @@ impl Predictor {
         };
         let of_model = if model.handles_missing_values() { NullPolicy::Nan } else { NullPolicy::Null };
         let null_policy = options.on_null.unwrap_or(of_model);
-        let on_cpu = executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
+        let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
         let batch_size = options.batch_size.map_or_else(|| batch_size::choose(model, on_cpu), BatchSize::new);
         Ok(Arc::new(Self {
             call: CallSignature::new(inputs.clone(), feature_names, return_type),
@@ -81,9 +114,16 @@ impl Predictor {
             columns,
             null_policy,
             batch_size,
+            dependence,
+            notes,
             request,
         }))
     }
+}
+
+/// The specs with dimensions moved, each by its own axis.
+fn move_axes(by: fn(&TensorSpec, usize) -> TensorSpec, specs: &[TensorSpec], axes: &[usize]) -> Vec<TensorSpec> {
+    specs.iter().zip(axes).map(|(spec, axis)| by(spec, *axis)).collect()
 }
 
 /// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
@@ -109,7 +149,14 @@ fn choose_engine(
     let refusals = refusals.join("; ");
     match request.chosen {
         true => bail!(InvalidModel, "model '{label}': the engine that predict.engine names can't run it: {refusals}"),
-        false => bail!(InvalidModel, "model '{label}': no engine can run it: {refusals}"),
+        false => {
+            let built = if cfg!(feature = "onnxruntime") {
+                ""
+            } else {
+                "; onnxruntime: this program was built without that feature of datafusion-predict"
+            };
+            bail!(InvalidModel, "model '{label}': no engine can run it: {refusals}{built}")
+        }
     }
 }
 

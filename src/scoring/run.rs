@@ -73,7 +73,12 @@ impl Predictor {
                 self.columns.len()
             );
         }
-        let arrays = self.columns.iter().zip(outputs).map(|(column, output)| {
+        let specs = self.columns.iter().zip(&self.signature.outputs);
+        let arrays = specs.zip(outputs).map(|((column, spec), mut output)| {
+            // A model that drops dimensions of one drops that of a single row, too.
+            if rows == 1 && output.shape.len() + 1 == spec.shape.len() {
+                output.shape.insert(0, 1);
+            }
             let checked = if output.rows() == rows {
                 column.decode(&output.truncated(wanted), wanted)
             } else {

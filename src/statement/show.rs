@@ -48,8 +48,7 @@ pub(super) fn models(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
 /// The row that `CREATE MODEL` gives: what was made, and what to know about it. Where `create` has made nothing, since the
 /// name was taken, it is about the version that `before` stands for.
 ///
-/// Columns may be filled by later releases, which rename none: whether rows are scored independently of each other is not
-/// known yet.
+/// Columns may be added by later releases, which rename none.
 pub(super) fn created(
     runtime: &PredictRuntime,
     create: &CreateModel,
@@ -73,6 +72,7 @@ pub(super) fn created(
     if !create.options.validate && created.is_some() {
         notes.push("it has not run yet: the types are those that the file declares".to_owned());
     }
+    notes.extend(loaded.iter().flat_map(|predictor| predictor.notes()));
     let text = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from_iter([value])) };
     let number = |value: Option<u64>| -> ArrayRef { Arc::new(UInt64Array::from_iter([value])) };
     let returns = version.and_then(|version| version.interface.returns.clone());
@@ -82,7 +82,7 @@ pub(super) fn created(
         ("engine", text(loaded.as_ref().map(|predictor| predictor.engine().to_owned()))),
         ("device", text(loaded.as_ref().map(|predictor| predictor.device()))),
         ("result_type", text(returns)),
-        ("rows_independent", Arc::new(BooleanArray::from_iter([None::<bool>]))),
+        ("rows_independent", Arc::new(BooleanArray::from_iter([loaded.as_ref().and_then(|it| it.rows_independent())]))),
         ("batch_size", number(loaded.as_ref().map(|predictor| predictor.batch_size() as u64))),
         ("note", text((!notes.is_empty()).then(|| notes.join("; ")))),
     ])?)
@@ -185,6 +185,12 @@ pub(super) fn model(
     row("call", "engine", predictor.engine().to_owned());
     row("call", "device", predictor.device());
     row("call", "known devices", predictor.devices().join(", "));
+    if let Some(independent) = predictor.rows_independent() {
+        row("call", "rows independent", independent.to_string());
+    }
+    for note in predictor.notes() {
+        row("call", "note", note);
+    }
     for refusal in predictor.refusals() {
         row("call", "not run by", refusal.clone());
     }

@@ -1,4 +1,4 @@
-//! The SQL functions of `datafusion-predict`: pure Arrow, without a model runtime.
+//! The SQL functions of `datafusion-predict`, over models of any kind: no engine is among the dependencies.
 //!
 //! ```text
 //!  predict('churn', t.*)            PredictFunction   a name that a ModelResolver knows

@@ -1,4 +1,4 @@
-//! `predict` and `try_predict`: the functions under which a model is called by its name.
+//! `predict`, `try_predict` and `predict_error`: the functions under which a model is called by its name.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};

@@ -11,7 +11,7 @@ use arrow::datatypes::{
 use multiversion::multiversion;
 
 use crate::program::{Dictionary, InputColumn, Kind, Slice, TextTable};
-use crate::tensor::{Tensor, TensorData};
+use crate::tensor::{ElementType, Tensor, TensorData};
 
 /// A column of a batch, as the program reads it.
 pub(super) enum Column {
@@ -61,11 +61,22 @@ fn values<T: ArrowPrimitiveType>(array: &dyn Array, missing: T::Native) -> Scala
 }
 
 /// An Arrow column whose type is that of the input's elements, or a dictionary of texts.
+///
+/// # Errors
+/// A column of another type, and NULL in one that is not of floats.
 pub(super) fn array_column(
     array: &ArrayRef,
     column: &InputColumn,
+    element: ElementType,
     dictionary: &mut Dictionary,
 ) -> Result<Column, String> {
+    let expected = element.arrow();
+    if column.lookup.is_none() && *array.data_type() != expected {
+        return Err(format!("a column of {}, expected {expected}", array.data_type()));
+    }
+    if !element.is_float() && array.logical_null_count() > 0 {
+        return Err(format!("a column of {} holds NULL", array.data_type()));
+    }
     fn integers<T: ArrowPrimitiveType>(array: &dyn Array) -> Column
     where
         T::Native: Into<i64>,
@@ -124,7 +135,7 @@ fn dictionary_codes(array: &ArrayRef, table: &TextTable, last: &mut Dictionary) 
     })
 }
 
-/// The code at each key; what a key beyond them says, which only a NULL has, does not matter.
+/// The code at each key. A key beyond them can only be that of a NULL, of which there are none.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn codes_of_keys(keys: &[i32], codes: &[i64]) -> ScalarBuffer<i64> {
     let last = codes.len() as u32 - 1;
@@ -138,9 +149,13 @@ fn codes_of_keys(keys: &[i32], codes: &[i64]) -> ScalarBuffer<i64> {
 }
 
 /// A column of a tensor.
-pub(super) fn tensor_column(tensor: &Tensor, column: &InputColumn) -> Result<Column, String> {
+pub(super) fn tensor_column(tensor: &Tensor, column: &InputColumn, element: ElementType) -> Result<Column, String> {
+    if tensor.data.element() != element {
+        return Err(format!("a tensor of {}, expected {element}", tensor.data.element()));
+    }
     let rows = tensor.rows();
-    let width: usize = tensor.shape.get(1..).unwrap_or_default().iter().product();
+    let sizes = tensor.shape.get(1..).unwrap_or_default();
+    let width = sizes.iter().try_fold(1usize, |width, size| width.checked_mul(*size)).unwrap_or(usize::MAX);
     if column.column >= width || rows.checked_mul(width) != Some(tensor.data.len()) {
         return Err(format!("a tensor of {:?} has no column {}", tensor.shape, column.column + 1));
     }

@@ -7,8 +7,7 @@ mod versions;
 use std::sync::{Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::util::display::array_value_to_string;
 
 use crate::builder::Refusal;
@@ -127,36 +126,56 @@ impl CompiledModel {
         }
     }
 
-    /// Runs the model on the rows of `batch`, whose columns are its features in order: the columns of a matrix, or one for
-    /// each input. Columns of other types are cast.
+    /// Runs the model on the rows of `batch`. If the features have names ([`CompileOptions::features`], or those of several
+    /// inputs), its columns are found by them, and others are passed by; else they are the features, in order. Columns of other
+    /// types are cast.
     ///
     /// # Errors
-    /// Columns that are too few or too many or that can't be cast, and those of [`run_columns`](Self::run_columns).
+    /// Columns that are missing, too few or too many; values that can't be cast without loss of their meaning, such as a text or
+    /// 300 for an 8-bit integer; and those of [`run_columns`](Self::run_columns).
     pub fn score(&self, batch: &RecordBatch) -> Result<Vec<Tensor>> {
-        let widths = self.inputs.iter().map(|input| input.row_elements().unwrap_or(1));
-        let expected: usize = widths.clone().sum();
+        let mut columns = self.features_of(batch)?.into_iter();
+        let inputs = self.inputs.iter().map(|input| {
+            let of_input = columns.by_ref().take(input.row_elements().unwrap_or(1));
+            of_input.map(|(name, column)| self.cast(name, column, input.element)).collect()
+        });
+        let inputs = inputs.collect::<Result<Vec<Vec<ArrayRef>>>>()?;
+        self.run_columns(&inputs, batch.num_rows(), &|| false)
+    }
+
+    /// The columns of the features, with their names.
+    fn features_of<'a>(&self, batch: &'a RecordBatch) -> Result<Vec<(&'a str, &'a ArrayRef)>> {
+        let fields = batch.schema_ref().fields();
+        let of_inputs = || self.inputs.iter().map(|input| input.name.as_str()).collect();
+        let names: Vec<&str> = match self.features.as_slice() {
+            [] if self.inputs.len() > 1 => of_inputs(),
+            features => features.iter().map(String::as_str).collect(),
+        };
+        if !names.is_empty() {
+            let by_name = names.iter().map(|name| match fields.find(name) {
+                Some((place, field)) => Ok((field.name().as_str(), batch.column(place))),
+                None => bail!(RunFailed, "model '{}': there is no column '{name}'", self.name),
+            });
+            return by_name.collect();
+        }
+        let expected: usize = self.inputs.iter().map(|input| input.row_elements().unwrap_or(1)).sum();
         if expected != batch.num_columns() {
             bail!(RunFailed, "model '{}' takes {expected} columns, found {}", self.name, batch.num_columns());
         }
-        let mut columns = batch.columns().iter().zip(batch.schema_ref().fields());
-        let inputs = self.inputs.iter().zip(widths).map(|(input, width)| {
-            let of_input = columns.by_ref().take(width).map(|(column, field)| {
-                let is_text = |found: &DataType| {
-                    let text =
-                        |found: &DataType| matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-                    matches!(found, DataType::Dictionary(_, values) if text(values)) || text(found)
-                };
-                match input.element {
-                    ElementType::String if is_text(column.data_type()) => Ok(column.clone()),
-                    element => cast(column, &element.arrow()).map_err(|cause| {
-                        error!(RunFailed, "model '{}': column '{}'", self.name, field.name()).with_source(cause)
-                    }),
-                }
-            });
-            of_input.collect::<Result<Vec<_>>>()
-        });
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        self.run_columns(&inputs, batch.num_rows(), &|| false)
+        Ok(fields.iter().map(|field| field.name().as_str()).zip(batch.columns()).collect())
+    }
+
+    fn cast(&self, name: &str, column: &ArrayRef, element: ElementType) -> Result<ArrayRef> {
+        let found = column.data_type();
+        if !element.accepts(found) {
+            bail!(RunFailed, "model '{}': column '{name}' is {found}, expected {}", self.name, element.arrow());
+        }
+        if element == ElementType::String {
+            return Ok(column.clone());
+        }
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        cast_with_options(column, &element.arrow(), &options)
+            .map_err(|cause| error!(RunFailed, "model '{}': column '{name}'", self.name).with_source(cause))
     }
 
     /// Runs the model on `rows` rows: for each input its columns, each of the Arrow type of the input's elements (NULL among
@@ -178,7 +197,8 @@ impl CompiledModel {
             self.program.inputs.iter().zip(&mut scratch.dictionaries).map(|(column, dictionary)| {
                 match inputs.get(column.input).and_then(|arrays| arrays.get(column.column)) {
                     Some(array) => {
-                        let read = array_column(array, column, dictionary).and_then(|read| read.of_kind(column));
+                        let read = array_column(array, column, self.element(column), dictionary)
+                            .and_then(|read| read.of_kind(column));
                         read.map_err(|problem| self.failed(&problem))
                     }
                     None => {
@@ -200,8 +220,11 @@ impl CompiledModel {
     /// As those of [`run_columns`](Self::run_columns).
     pub fn run(&self, inputs: &[Tensor], is_cancelled: &dyn Fn() -> bool) -> Result<Vec<Tensor>> {
         let rows = inputs.first().map_or(0, Tensor::rows);
+        if let Some(other) = inputs.iter().find(|input| input.rows() != rows) {
+            return Err(self.failed(&format!("its inputs have {rows} and {} rows", other.rows())));
+        }
         let columns = self.program.inputs.iter().map(|column| match inputs.get(column.input) {
-            Some(tensor) => tensor_column(tensor, column)
+            Some(tensor) => tensor_column(tensor, column, self.element(column))
                 .and_then(|read| read.of_kind(column))
                 .map_err(|problem| self.failed(&problem)),
             None => Err(self.failed(&format!("input {} is missing", column.input + 1))),
@@ -213,6 +236,10 @@ impl CompiledModel {
     /// Bytes in memory, beside a few kilobytes.
     pub fn size(&self) -> usize {
         self.program.size()
+    }
+
+    fn element(&self, column: &InputColumn) -> ElementType {
+        self.inputs[column.input].element
     }
 
     fn failed(&self, problem: &str) -> Error {
@@ -235,7 +262,10 @@ impl CompiledModel {
         if let Some(column) = columns.iter().find(|column| column.len() < rows) {
             return Err(self.failed(&format!("a column of {} values for {rows} rows", column.len())));
         }
-        let mut outputs: Vec<_> = self.program.outputs.iter().map(|output| OutputBuffer::new(output, rows)).collect();
+        let outputs = self.program.outputs.iter().map(|output| OutputBuffer::new(output, rows));
+        let Some(mut outputs) = outputs.collect::<Option<Vec<_>>>() else {
+            return Err(self.failed(&format!("{rows} rows are too many for one run")));
+        };
         let mut slices = Vec::with_capacity(columns.len());
         for start in (0..rows).step_by(self.program.block) {
             if is_cancelled() {

@@ -14,13 +14,16 @@ pub(super) enum OutputBuffer {
 }
 
 impl OutputBuffer {
-    pub(super) fn new(output: &Output, rows: usize) -> Self {
+    /// Of zeros; `None` if so many elements can't be.
+    pub(super) fn new(output: &Output, rows: usize) -> Option<Self> {
         let width = output.columns.len();
-        match output.columns.first().map(|(kind, _)| *kind) {
-            Some(Kind::F32) => Self::F32(vec![0.0; rows * width], width),
-            Some(Kind::F64) => Self::F64(vec![0.0; rows * width], width),
-            Some(Kind::I64) | None => Self::I64(vec![0; rows * width], width),
-        }
+        let elements =
+            rows.checked_mul(width).filter(|elements| *elements <= isize::MAX as usize / size_of::<i64>())?;
+        Some(match output.columns.first().map(|(kind, _)| *kind) {
+            Some(Kind::F32) => Self::F32(vec![0.0; elements], width),
+            Some(Kind::F64) => Self::F64(vec![0.0; elements], width),
+            Some(Kind::I64) | None => Self::I64(vec![0; elements], width),
+        })
     }
 
     pub(super) fn write(&mut self, number: usize, start: usize, column: Slice<'_>) {

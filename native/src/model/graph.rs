@@ -1,4 +1,6 @@
-//! Reads and rewrites a graph.
+//! What a graph tells before it is run, by lists of operators: whether any row can be scored, whose labels an output has.
+//!
+//! A new operator belongs into [`TOTAL`] if it has a value for any row of floats.
 
 use super::labels::ClassLabels;
 use super::proto::{
@@ -208,14 +210,22 @@ const TOTAL: &[&str] = &[
 const PARTIAL_ON_INTEGERS: [&str; 7] =
     ["ArrayFeatureExtractor", "Div", "Pow", "Reciprocal", "Reshape", "Slice", "Split"];
 
+/// Whether an operator computes with integers or texts that floats become, of which it may refuse some.
+pub(super) fn looks_up(graph: &GraphProto) -> bool {
+    let categories = ["LabelEncoder", "OneHotEncoder", "CategoryMapper", "OneHot", "DictVectorizer"];
+    graph.node.iter().any(|node| categories.contains(&node.op_type.as_str()) || makes_integers(node))
+}
+
+fn makes_integers(node: &NodeProto) -> bool {
+    const FLOATS: [i64; 4] = [1, 10, 11, 16]; // float, float16, double, bfloat16
+    node.op_type == "Cast" && node.attribute("to").and_then(|to| to.i).is_none_or(|to| !FLOATS.contains(&to))
+}
+
 /// True if no row of floats can make a run fail: each operator has a value for any input, integers among them.
 pub(super) fn is_total(graph: &GraphProto) -> bool {
-    const FLOATS: [i64; 4] = [1, 10, 11, 16]; // float, float16, double, bfloat16
-    let makes_integers = |node: &NodeProto| {
-        node.op_type == "Cast" && node.attribute("to").and_then(|to| to.i).is_none_or(|to| !FLOATS.contains(&to))
-            || ["ArgMax", "ArgMin", "Shape"].contains(&node.op_type.as_str())
-    };
-    let integers = graph.node.iter().any(makes_integers);
+    let gives_integers =
+        |node: &NodeProto| makes_integers(node) || ["ArgMax", "ArgMin", "Shape"].contains(&node.op_type.as_str());
+    let integers = graph.node.iter().any(gives_integers);
     graph.node.iter().all(|node| {
         let operator = node.op_type.as_str();
         TOTAL.contains(&operator)

@@ -5,7 +5,7 @@ mod graph;
 mod labels;
 mod lookalike;
 mod metadata;
-#[expect(missing_docs, reason = "the names are those of ONNX, which documents them")]
+#[doc(hidden)]
 pub mod proto;
 mod reader;
 mod signature;
@@ -77,11 +77,17 @@ impl Model {
     }
 
     /// Reads the file at `path`, which came from `uri`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     pub fn read_file(uri: &str, path: &Path) -> Result<Arc<Self>> {
         Self::of_file(uri, file::read(uri, path)?)
     }
 
     /// The external weights that the file at `path` names, by their names beside it.
+    ///
+    /// # Errors
+    /// A file that can't be read or that is no ONNX model.
     pub fn external_files(uri: &str, path: &Path) -> Result<Vec<String>> {
         Ok(file::read(uri, path)?.external_files().into_iter().collect())
     }
@@ -179,6 +185,13 @@ impl Model {
     pub fn takes_any_row(&self) -> bool {
         self.signature.inputs.iter().all(|input| input.element.is_float())
             && self.proto.graph.as_ref().is_some_and(graph::is_total)
+    }
+
+    /// Whether all inputs are floats, and none of them is looked up or counted with: a run that fails on some would fail on
+    /// others, too.
+    pub fn takes_floats_as_they_are(&self) -> bool {
+        self.signature.inputs.iter().all(|input| input.element.is_float())
+            && !self.proto.graph.as_ref().is_some_and(graph::looks_up)
     }
 
     /// Whether the graph's weights are those of trees, which stand in its nodes.

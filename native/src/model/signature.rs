@@ -120,12 +120,6 @@ impl Signature {
                 );
             }
         }
-        let mut batches = inputs.iter().filter_map(|input| input.shape.first().and_then(Dimension::size));
-        if let Some(first) = batches.next()
-            && let Some(other) = batches.find(|size| *size != first)
-        {
-            bail!(InvalidModel, "'{uri}': its inputs have a fixed number of rows, some {first}, some {other}");
-        }
         for (i, output) in outputs.iter().enumerate() {
             if outputs[..i].iter().any(|before| before.name == output.name) {
                 bail!(InvalidModel, "'{uri}': two outputs have the name '{}'", output.name);

@@ -129,7 +129,8 @@ pub(super) fn arithmetic(builder: &mut ProgramBuilder, node: &Node<'_>) -> Resul
         "Sub" => Binary::Sub,
         "Mul" => Binary::Mul,
         "Div" => Binary::Div,
-        _ => Binary::Pow,
+        "Pow" => Binary::Pow,
+        other => unsupported!("{other} is no operator of this family"),
     };
     check_broadcast(node)?;
     let (a, mut b) = (node.input(0)?, node.input(1)?.clone());
@@ -163,7 +164,8 @@ pub(super) fn variadic(builder: &mut ProgramBuilder, node: &Node<'_>) -> Result<
     let operator = match node.operator() {
         "Min" => Binary::Min,
         "Max" => Binary::Max,
-        _ => Binary::Add,
+        "Sum" | "Mean" => Binary::Add,
+        other => unsupported!("{other} is no operator of this family"),
     };
     let mut result = node.input(0)?.clone();
     numbers(&result)?;
@@ -190,7 +192,8 @@ pub(super) fn comparison(builder: &mut ProgramBuilder, node: &Node<'_>) -> Resul
         "Less" => Binary::Less,
         "LessOrEqual" => Binary::LessOrEqual,
         "Greater" => Binary::Greater,
-        _ => Binary::GreaterOrEqual,
+        "GreaterOrEqual" => Binary::GreaterOrEqual,
+        other => unsupported!("{other} is no operator of this family"),
     };
     check_broadcast(node)?;
     let (a, b) = (node.input(0)?, node.input(1)?);
@@ -203,7 +206,8 @@ pub(super) fn logical(builder: &mut ProgramBuilder, node: &Node<'_>) -> Result<V
     let operator = match node.operator() {
         "And" => Binary::And,
         "Or" => Binary::Or,
-        _ => Binary::Xor,
+        "Xor" => Binary::Xor,
+        other => unsupported!("{other} is no operator of this family"),
     };
     check_broadcast(node)?;
     let (a, b) = (node.input(0)?, node.input(1)?);

@@ -185,7 +185,8 @@ pub(super) fn unary(builder: &mut ProgramBuilder, node: &Node<'_>) -> Result<Vec
         "Round" => Unary::Round,
         "Reciprocal" => Unary::Reciprocal,
         "Softplus" => Unary::Softplus,
-        _ => Unary::Erf,
+        "Erf" => Unary::Erf,
+        other => unsupported!("{other} is no operator of this family"),
     };
     let value = node.input(0)?;
     let on_integers = matches!(operator, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu);

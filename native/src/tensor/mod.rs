@@ -1,5 +1,6 @@
 //! Tensors, whose elements lie in Arrow's buffers.
 
+mod axes;
 mod element;
 
 use arrow::array::{Array, StringArray};

@@ -6,6 +6,10 @@ use super::bitvector::{BitTrees, MOST_LEAVES, Rank, lanes_of_an_instruction};
 use super::ranks::Thresholds;
 use super::walker::PackedTrees;
 use super::{Combine, CompiledEnsemble, CompiledTree, Ensemble, Feature, Node, Number, RankedSplit, Split, Tree};
+use crate::error::{Result, bail};
+
+/// Thresholds of a column, at most: walks compare their numbers as floats.
+const MOST_THRESHOLDS: usize = 1 << 24;
 
 /// Cycles that one test of a plane takes, for as many rows as an instruction serves; measured.
 const CYCLES_OF_TEST: f64 = 2.2;
@@ -19,7 +23,7 @@ impl<T: Number> CompiledEnsemble<T> {
     /// # Errors
     /// A tree that is none: a child, a column or a target that is not there, a node with two parents. Trees of more nodes
     /// and features than a packed node can tell apart.
-    pub fn compile(ensemble: &Ensemble<T>, combine: Combine) -> Result<Self, String> {
+    pub fn compile(ensemble: &Ensemble<T>, combine: Combine) -> Result<Self> {
         ensemble.check()?;
         let splits: Vec<Vec<Option<Split<T>>>> = ensemble.trees.iter().map(splits).collect();
         let (features, feature_numbers) = number_features(splits.iter().flatten().flatten());
@@ -32,10 +36,13 @@ impl<T: Number> CompiledEnsemble<T> {
         let walks_by_rank = thresholds.iter().map(|of_column| !of_column.iter().all(|t| t.fits_f32())).collect();
         let thresholds: Vec<_> = thresholds.into_iter().map(Thresholds::new).collect();
         let most = thresholds.iter().map(Thresholds::len).max().unwrap_or(0);
+        if most > MOST_THRESHOLDS {
+            bail!(InvalidModel, "{most} thresholds of one column are too many");
+        }
         let wide = most > <i8 as Rank>::MOST;
         let nodes = ensemble.trees.iter().map(|tree| tree.nodes.len()).max().unwrap_or(0);
         let Some(walks) = PackedTrees::new(features.len(), nodes) else {
-            return Err(format!("trees of {nodes} nodes on {} features are too large", features.len()));
+            bail!(InvalidModel, "trees of {nodes} nodes on {} features are too large", features.len());
         };
         let mut compiled = Self {
             features,
@@ -52,7 +59,7 @@ impl<T: Number> CompiledEnsemble<T> {
         let dense: usize = ensemble.trees.iter().map(values_of).sum();
         let weights: usize = ensemble.trees.iter().map(|tree| tree.weights.len()).sum();
         if dense > 4 * weights + (1 << 16) || u32::try_from(dense).is_err() {
-            return Err(format!("leaves of {} targets, of which each names few", ensemble.targets));
+            bail!(InvalidModel, "leaves of {} targets, of which each names few", ensemble.targets);
         }
         let ranks_fit = most <= <i16 as Rank>::MOST && compiled.features.len() <= usize::from(u16::MAX);
         for (tree, splits) in ensemble.trees.iter().zip(splits) {

@@ -3,6 +3,13 @@
 //! It is not ONNX's form: whoever reads another format fills it in the same way.
 
 use super::number::Number;
+use crate::error::{Result, bail, error};
+
+/// Columns and targets, at most.
+const MOST_COLUMNS: usize = 1 << 16;
+
+/// Nodes of all trees, at most: their numbers take 32 bits.
+const MOST_NODES: usize = 1 << 31;
 
 /// Decision trees whose leaves add to targets: a regressor's outputs, or a classifier's classes.
 ///
@@ -138,9 +145,20 @@ impl<T> Ensemble<T> {
     ///
     /// # Errors
     /// What is wrong, in a few words.
-    pub(super) fn check(&self) -> Result<(), String> {
-        for (number, tree) in self.trees.iter().enumerate() {
-            tree.check(self).map_err(|problem| format!("tree {number}: {problem}"))?;
+    pub(super) fn check(&self) -> Result<()> {
+        let (Self { trees, columns, targets }, most) = (self, MOST_COLUMNS);
+        if *columns > most || *targets > most {
+            bail!(
+                InvalidModel,
+                "trees of {columns} columns and {targets} targets are too large: {most} of each at most"
+            );
+        }
+        let nodes: usize = trees.iter().map(|tree| tree.nodes.len()).sum();
+        if nodes > MOST_NODES {
+            bail!(InvalidModel, "trees of {nodes} nodes are too large: {MOST_NODES} in all at most");
+        }
+        for (number, tree) in trees.iter().enumerate() {
+            tree.check(self).map_err(|problem| error!(InvalidModel, "tree {number}: {problem}"))?;
         }
         Ok(())
     }
@@ -243,7 +261,7 @@ mod tests {
             Ensemble { trees: vec![tree], columns, targets: 1 }.check()
         };
         let leaf = || Node::Leaf(0, 1);
-        assert_eq!(check(vec![branch(1, 2), leaf(), leaf()], vec![(0, 1.0)], 1), Ok(()));
+        assert!(check(vec![branch(1, 2), leaf(), leaf()], vec![(0, 1.0)], 1).is_ok());
         for (nodes, weights, columns, expected) in [
             (vec![], vec![], 1, "there is no node 0"),
             (vec![branch(1, 2), leaf()], vec![(0, 1.0)], 1, "there is no node 2"),
@@ -254,7 +272,7 @@ mod tests {
             (vec![leaf()], vec![], 1, "names weights 0 to 1 of 0"),
             (vec![leaf()], vec![(1, 1.0)], 1, "target 1 of 1"),
         ] {
-            let problem = check(nodes, weights, columns).expect_err(expected);
+            let problem = check(nodes, weights, columns).expect_err(expected).to_string();
             assert!(problem.contains(expected), "{problem}");
         }
     }

@@ -21,8 +21,8 @@
 //!
 //! let compiled = CompiledEnsemble::<f32>::compile(&ensemble, Combine::Sum)?;
 //! let ages = vec![29.0, 31.0, f32::NAN];
-//! assert_eq!(compiled.score_columns(&[&ages]), [vec![1.5, 2.5, 2.5]]);
-//! # Ok::<(), String>(())
+//! assert_eq!(compiled.score_columns(&[&ages])?, [vec![1.5, 2.5, 2.5]]);
+//! # Ok::<(), datafusion_predict_native::Error>(())
 //! ```
 
 mod bitvector;
@@ -33,6 +33,7 @@ mod ranks;
 mod vector;
 mod walker;
 
+use crate::error::{Result, bail};
 use bitvector::{BitTree, BitTrees, Rank, add_values};
 use ranks::Thresholds;
 use walker::PackedTrees;
@@ -115,12 +116,16 @@ impl<T: Number> CompiledEnsemble<T> {
     /// The combined values of each target for rows whose features are in `columns`, as many as the ensemble has, of equal
     /// length. A target that no leaf of a row names has the value zero, or NaN unless the values are summed.
     ///
-    /// # Panics
-    /// If there are not as many columns, or if they differ in length.
-    pub fn score_columns(&self, columns: &[&[T]]) -> Vec<Vec<T>> {
-        assert_eq!(columns.len(), self.thresholds.len(), "columns");
+    /// # Errors
+    /// Columns that are not as many, or that differ in length.
+    pub fn score_columns(&self, columns: &[&[T]]) -> Result<Vec<Vec<T>>> {
+        if columns.len() != self.thresholds.len() {
+            bail!(RunFailed, "the trees take {} columns, found {}", self.thresholds.len(), columns.len());
+        }
         let rows = columns.first().map_or(0, |column| column.len());
-        assert!(columns.iter().all(|column| column.len() == rows), "columns of equal length");
+        if let Some(other) = columns.iter().find(|column| column.len() != rows) {
+            bail!(RunFailed, "columns of {rows} and of {} rows", other.len());
+        }
         let mut scores = vec![Vec::with_capacity(rows); self.outputs];
         let (mut scratch, mut sums) = (TreeScratch::default(), vec![T::ZERO; self.outputs * BLOCK]);
         for start in (0..rows).step_by(BLOCK) {
@@ -131,7 +136,7 @@ impl<T: Number> CompiledEnsemble<T> {
                 scores.extend_from_slice(&sums[..count]);
             }
         }
-        scores
+        Ok(scores)
     }
 
     /// Bytes in memory.

@@ -1,0 +1,417 @@
+//! Tries a model on made-up rows before it scores real ones.
+//!
+//! What a file declares is often wrong or silent: where the rows are, which sizes are free, whether rows are scored
+//! independently of each other. Runs on rows that are known tell.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion_predict_native::{Dimension, Tensor, TensorData, TensorSpec};
+
+use super::axes::{RowAxes, RowsFirst, output_candidates, with_axis_first};
+use super::limit::limited;
+use super::made_up::{self, Floats};
+use crate::cancel::CancelToken;
+use crate::engine::{Executable, RunContext};
+use crate::error::{Error, ErrorKind, Result, bail, error};
+
+/// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
+/// for some models; a model may insist on 1.
+const SIZES: [usize; 5] = [7, 3, 64, 160, 1];
+
+/// Rows that are scored together and apart.
+const ROWS: usize = 5;
+
+/// Time for all of it, unless one run takes longer.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// How much two scores of one row may differ, relative to the largest in their place.
+const TOLERANCE: f64 = 1e-5;
+
+/// Whether a row's score depends on the rows that are scored with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dependence {
+    /// Rows had the same scores together, apart and in another order.
+    Independent,
+    /// They had not.
+    Dependent,
+    /// The model does not run on made-up rows, or takes too long.
+    Unknown,
+}
+
+/// Runs of a model on made-up rows, when it is prepared.
+pub(super) struct Trial<'a> {
+    label: &'a str,
+    executable: &'a Arc<dyn Executable>,
+    /// Ends them when nobody waits for the model any more.
+    cancel: &'a CancelToken,
+    /// The longest that one may take.
+    max_run: Option<Duration>,
+    started: Instant,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(
+        label: &'a str,
+        executable: &'a Arc<dyn Executable>,
+        cancel: &'a CancelToken,
+        max_run: Option<Duration>,
+    ) -> Self {
+        Self { label, executable, cancel, max_run, started: Instant::now() }
+    }
+
+    fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let context = RunContext { cancel: self.cancel.clone(), ..Default::default() };
+        limited(self.label, self.max_run, &context, |context| executable.run(inputs, context))
+    }
+
+    fn is_late(&self) -> bool {
+        self.started.elapsed() > LONGEST
+    }
+
+    /// Of the `assignments` of rows to the inputs' dimensions, the first with which rows are scored independently, and the
+    /// outputs' dimensions that go with it; `fixed` is the only number of rows that a run can have.
+    ///
+    /// # Errors
+    /// Several assignments, none of which makes rows independent: which one is meant can't be told.
+    pub(super) fn find_rows(
+        &self,
+        assignments: &[Vec<usize>],
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+    ) -> Result<(RowAxes, Dependence)> {
+        let mut dependent = vec![];
+        for assignment in assignments {
+            let rows_first: Vec<_> =
+                inputs.iter().zip(assignment).map(|(input, axis)| with_axis_first(input, *axis)).collect();
+            match self.find_outputs(assignment, &rows_first, outputs)? {
+                Some((axes, Dependence::Dependent)) => dependent.push(axes),
+                Some(found) => return Ok(found),
+                None => {}
+            }
+        }
+        if assignments.len() > 1 && !dependent.is_empty() {
+            let tried: Vec<_> = dependent.iter().map(|axes| place(&axes.inputs, inputs)).collect();
+            bail!(
+                InvalidModel,
+                "model '{}': which dimension is that of the rows can't be told: with {} the score of a row depends on the others; name it 'batch' when the model is exported",
+                self.label,
+                tried.join(", and with ")
+            );
+        }
+        match dependent.pop() {
+            Some(axes) => Ok((axes, Dependence::Dependent)),
+            None => {
+                // It does not run, or is too slow to be tried: names decide, else it is the first dimension.
+                let declared = |output: &TensorSpec| {
+                    output_candidates(output, None, &vec![ROWS; output.shape.len()], ROWS).first().copied().unwrap_or(0)
+                };
+                let outputs = outputs.iter().map(|output| Some(declared(output))).collect();
+                Ok((RowAxes { inputs: assignments[0].clone(), outputs }, Dependence::Unknown))
+            }
+        }
+    }
+
+    /// The outputs' dimensions of rows for an assignment of the inputs', and whether rows are independent with them; `None` if
+    /// the model does not run.
+    fn find_outputs(
+        &self,
+        assignment: &[usize],
+        rows_first: &[TensorSpec],
+        declared: &[TensorSpec],
+    ) -> Result<Option<(RowAxes, Dependence)>> {
+        let fixed = fixed_rows(rows_first);
+        let count = fixed.unwrap_or(ROWS);
+        let mut together = None;
+        for size in SIZES {
+            let Ok(rows) = made_up::rows(rows_first, count, size, Floats::Positive) else { continue };
+            if let Some(outputs) = self.run_placed(assignment, &rows)? {
+                together = Some((size, rows, outputs));
+                break;
+            }
+            if self.is_late() {
+                return Ok(None);
+            }
+        }
+        let Some((size, rows, outputs)) = together else { return Ok(None) };
+        if outputs.len() != declared.len() {
+            let (found, expected) = (outputs.len(), declared.len());
+            bail!(InvalidOutput, "model '{}' gave {found} outputs, expected {expected}", self.label);
+        }
+        let first: Vec<_> = rows.iter().map(|input| input.rows_at(&[0])).collect();
+        let one = if fixed.is_none() { self.run_placed(assignment, &first)? } else { None };
+        let found = outputs.iter().zip(declared).enumerate().map(|(i, (output, declared))| {
+            let one = one.as_ref().and_then(|outputs| outputs.get(i)).map(|output| output.shape.as_slice());
+            output_candidates(declared, one, &output.shape, count).first().copied()
+        });
+        let found: Vec<Option<usize>> = found.collect();
+        let inputs = assignment.to_vec();
+        if count == 1 {
+            // Of one row there is nothing to compare; an output without a dimension for it is its value.
+            return Ok(Some((RowAxes { inputs, outputs: found }, Dependence::Independent)));
+        }
+        let known = found.iter().all(Option::is_some);
+        // What is wrong with an output is said when its sizes are learned.
+        let axes = RowAxes { inputs, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect() };
+        if !known {
+            return Ok(Some((axes, Dependence::Unknown)));
+        }
+        if self.executable.columnar().is_some() {
+            return Ok(Some((axes, Dependence::Independent))); // it computes row by row
+        }
+        let mut dependence = self.compare(&axes, &rows, outputs, fixed)?;
+        // What saturates a sigmoid hides what went before it.
+        if dependence != Dependence::Dependent
+            && !self.is_late()
+            && let Ok(small) = made_up::rows(rows_first, count, size, Floats::Small)
+            && let Some(outputs) = self.run_placed(assignment, &small)?
+        {
+            dependence = match (dependence, self.compare(&axes, &small, outputs, fixed)?) {
+                (_, Dependence::Dependent) => Dependence::Dependent,
+                (Dependence::Unknown, Dependence::Unknown) => Dependence::Unknown,
+                _ => Dependence::Independent,
+            };
+        }
+        Ok(Some((axes, dependence)))
+    }
+
+    /// Runs the model on rows that are put where it wants them; `None` if it fails.
+    fn run_placed(&self, assignment: &[usize], rows: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        let placed = rows.iter().zip(assignment).map(|(tensor, axis)| tensor.with_first_axis_at(*axis));
+        match self.run(self.executable.as_ref(), &placed.collect::<Vec<_>>()) {
+            Ok(outputs) => Ok(Some(outputs)),
+            Err(error) if error.kind() == ErrorKind::EngineFailed => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether `rows`, which gave `outputs` together, give the same in other company; unknown if it can't be seen, since all rows
+    /// give the same, or if the model fails or takes long.
+    fn compare(
+        &self,
+        axes: &RowAxes,
+        rows: &[Tensor],
+        outputs: Vec<Tensor>,
+        fixed: Option<usize>,
+    ) -> Result<Dependence> {
+        let count = fixed.unwrap_or(ROWS);
+        let expected = by_rows(outputs, axes, count);
+        let mut companies = vec![(0..count).rev().collect::<Vec<_>>()];
+        match fixed {
+            // Each row alone.
+            None => companies.extend((0..ROWS).map(|row| vec![row])),
+            // Each row among copies of another.
+            Some(_) => companies.extend((0..count.min(ROWS)).map(|row| {
+                let other = (row + 1) % count;
+                (0..count).map(|place| if place == row { row } else { other }).collect()
+            })),
+        }
+        for company in companies {
+            if self.is_late() {
+                return Ok(Dependence::Unknown);
+            }
+            let rows: Vec<_> = rows.iter().map(|input| input.rows_at(&company)).collect();
+            let Some(found) = self.run_placed(&axes.inputs, &rows)? else { return Ok(Dependence::Unknown) };
+            let found = by_rows(found, axes, company.len());
+            if !expected.iter().zip(&found).all(|(expected, found)| expected.agrees(found, &company)) {
+                return Ok(Dependence::Dependent);
+            }
+        }
+        let differ = expected.iter().any(|scores| !scores.agrees(scores, &vec![0; count]));
+        Ok(if differ { Dependence::Independent } else { Dependence::Unknown })
+    }
+
+    /// The outputs as runs show them, with 2 and with 3 rows and in several sizes, on zeros or else on other values; with rows
+    /// first, and with a size in which the model runs. The reason if it runs in none.
+    ///
+    /// # Errors
+    /// An output that is not one value or list for each row.
+    pub(super) fn observe(
+        &self,
+        inputs: &[TensorSpec],
+        axes: &RowAxes,
+        declared: &[TensorSpec],
+    ) -> Result<Result<Observed, Error>> {
+        let (label, fixed) = (self.label, fixed_rows(inputs));
+        let executable = RowsFirst::around(self.executable.clone(), axes);
+        let is_free = inputs.iter().any(|input| input.row_elements().is_none());
+        let mut runs: Vec<(usize, usize, Vec<Tensor>)> = vec![];
+        let mut failed = None;
+        let started = Instant::now();
+        let tries = [false, true]
+            .into_iter()
+            .flat_map(|varied| SIZES.into_iter().enumerate().map(move |(i, size)| (varied, i, size)));
+        for (varied, i, size) in tries {
+            // Other values and a size of 1 are the last resort, and what has no free size needs no other.
+            let enough = !runs.is_empty() && (varied || size == 1 || started.elapsed() > LONGEST);
+            if enough || (!is_free && i > 1) {
+                continue;
+            }
+            let rows = fixed.unwrap_or(2 + i % 2);
+            let values = if varied {
+                made_up::rows(inputs, rows, size, Floats::Positive)
+            } else {
+                made_up::zeros(inputs, rows, size)
+            };
+            match values.and_then(|values| self.run(executable.as_ref(), &values)) {
+                Ok(outputs) if outputs.len() == declared.len() => runs.push((rows, size, outputs)),
+                Ok(outputs) => {
+                    bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", outputs.len(), declared.len())
+                }
+                Err(error) if error.kind() == ErrorKind::EngineFailed => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if runs.is_empty() {
+            let failed = failed.unwrap_or_else(|| error!(EngineFailed, "model '{label}' could not be tried"));
+            return Ok(Err(failed));
+        }
+        let outputs = declared.iter().enumerate().map(|(i, spec)| {
+            let shapes: Vec<_> = runs.iter().map(|(rows, _, outputs)| (*rows, outputs[i].shape.as_slice())).collect();
+            let declared = match axes.outputs.get(i) {
+                Some(Some(axis)) => with_axis_first(spec, *axis),
+                _ => {
+                    let rows = [Dimension::Fixed(1)].into_iter();
+                    TensorSpec { shape: rows.chain(spec.shape.iter().cloned()).collect(), ..spec.clone() }
+                }
+            };
+            let shape = observed_shape(label, &declared, &shapes, is_free && runs.len() < 2)?;
+            Ok(TensorSpec { name: spec.name.clone(), element: runs[0].2[i].data.element(), shape })
+        });
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        Ok(Ok(Observed { outputs, size: runs[0].1 }))
+    }
+}
+
+/// What runs on made-up rows have shown.
+pub(super) struct Observed {
+    /// The outputs, rows first.
+    pub outputs: Vec<TensorSpec>,
+    /// A size of free dimensions in which the model runs.
+    pub size: usize,
+}
+
+/// The only number of rows that a run can have, if there is one; `inputs` have their rows first.
+pub(super) fn fixed_rows(inputs: &[TensorSpec]) -> Option<usize> {
+    inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size))
+}
+
+/// `'x' dimension 1 and 'state' dimension 2`
+fn place(axes: &[usize], inputs: &[TensorSpec]) -> String {
+    let each: Vec<_> =
+        inputs.iter().zip(axes).map(|(input, axis)| format!("dimension {} of '{}'", axis + 1, input.name)).collect();
+    each.join(" and ")
+}
+
+/// Scores of rows, to be compared.
+struct Scores {
+    rows: usize,
+    values: Values,
+}
+
+enum Values {
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
+}
+
+/// The outputs with their rows first, as values.
+fn by_rows(outputs: Vec<Tensor>, axes: &RowAxes, rows: usize) -> Vec<Scores> {
+    let scores = outputs.into_iter().zip(&axes.outputs).map(|(output, axis)| {
+        let axis = axis.filter(|axis| output.shape.get(*axis) == Some(&rows)).unwrap_or(0);
+        Scores { rows, values: values(&output.with_axis_first(axis).data) }
+    });
+    scores.collect()
+}
+
+fn values(data: &TensorData) -> Values {
+    macro_rules! numbers {
+        ($data:expr, $to:expr) => {
+            Values::Numbers($data.iter().map(|value| $to(*value)).collect())
+        };
+    }
+    match data {
+        TensorData::Float32(data) => numbers!(data, f64::from),
+        TensorData::Float64(data) => numbers!(data, f64::from),
+        TensorData::Float16(data) => numbers!(data, f64::from),
+        TensorData::BFloat16(data) => numbers!(data, f64::from),
+        TensorData::Int8(data) => numbers!(data, f64::from),
+        TensorData::Int16(data) => numbers!(data, f64::from),
+        TensorData::Int32(data) => numbers!(data, f64::from),
+        TensorData::Int64(data) => numbers!(data, |value| value as f64),
+        TensorData::UInt8(data) => numbers!(data, f64::from),
+        TensorData::UInt16(data) => numbers!(data, f64::from),
+        TensorData::UInt32(data) => numbers!(data, f64::from),
+        TensorData::UInt64(data) => numbers!(data, |value| value as f64),
+        TensorData::Bool(data) => numbers!(data, f64::from),
+        TensorData::String(data) => {
+            Values::Texts(data.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+        }
+    }
+}
+
+impl Scores {
+    /// Whether `found`, the scores of the rows `company`, are those that these rows have here.
+    fn agrees(&self, found: &Self, company: &[usize]) -> bool {
+        let agree = |len: usize, found_len: usize, same: &dyn Fn(usize, usize, usize) -> bool| {
+            let (width, found_width) = (len / self.rows.max(1), found_len / found.rows.max(1));
+            // Of free sizes that depend on the values nothing can be said.
+            width == found_width
+                && company
+                    .iter()
+                    .enumerate()
+                    .all(|(place, row)| (0..width).all(|item| same(item, row * width + item, place * width + item)))
+        };
+        match (&self.values, &found.values) {
+            (Values::Texts(expected), Values::Texts(texts)) => {
+                agree(expected.len(), texts.len(), &|_, a, b| expected.get(a) == texts.get(b))
+            }
+            (Values::Numbers(expected), Values::Numbers(numbers)) => {
+                let width = expected.len() / self.rows.max(1);
+                let finite = |value: f64| if value.is_finite() { value.abs() } else { 0.0 };
+                let mut largest = vec![0.0_f64; width];
+                for row in expected.chunks(width.max(1)) {
+                    largest.iter_mut().zip(row).for_each(|(largest, value)| *largest = largest.max(finite(*value)));
+                }
+                agree(expected.len(), numbers.len(), &|item, a, b| {
+                    let (Some(a), Some(b)) = (expected.get(a), numbers.get(b)) else { return false };
+                    let equal = a == b || (a.is_nan() && b.is_nan());
+                    equal || (a - b).abs() <= TOLERANCE * largest[item].max(finite(*b))
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The shape of an output whose rows are first: a size is fixed if it was the same in all runs. `unsure` leaves those free that
+/// the file declares so.
+fn observed_shape(
+    label: &str,
+    declared: &TensorSpec,
+    shapes: &[(usize, &[usize])],
+    unsure: bool,
+) -> Result<Vec<Dimension>> {
+    let name = &declared.name;
+    for (rows, shape) in shapes {
+        match shape.first() {
+            Some(found) if found == rows => {}
+            Some(found) => bail!(InvalidOutput, "model '{label}': output '{name}' has {found} rows, expected {rows}"),
+            None => bail!(InvalidOutput, "model '{label}': output '{name}' is one value, expected one for each row"),
+        }
+    }
+    let (_, first) = shapes[0];
+    if let Some((_, other)) = shapes.iter().find(|(_, shape)| shape.len() != first.len()) {
+        bail!(InvalidOutput, "model '{label}': output '{name}' has {} or {} dimensions", first.len(), other.len());
+    }
+    let dims = (0..first.len()).map(|axis| {
+        let same = shapes.iter().all(|(_, shape)| shape[axis] == first[axis]);
+        let declared = declared.shape.get(axis);
+        let free = axis == 0 || !same || first[axis] == 0;
+        match declared {
+            _ if !(free || unsure && declared.is_some_and(|dim| dim.size().is_none())) => Dimension::Fixed(first[axis]),
+            Some(Dimension::Dynamic(name)) => Dimension::Dynamic(name.clone()),
+            _ => Dimension::Dynamic(None),
+        }
+    });
+    Ok(dims.collect())
+}
