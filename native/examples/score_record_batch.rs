@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let forest = match CompiledModel::compile(&model, &CompileOptions::of(&model))? {
         Compiled::Ready(forest) => forest,
         Compiled::Refused(reason) => return Err(reason.into()),
+        other => return Err(format!("{other:?}").into()),
     };
 
     let column = |values: [f32; 3]| Arc::new(Float32Array::from(values.to_vec())) as ArrayRef;

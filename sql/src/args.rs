@@ -100,10 +100,9 @@ pub(crate) fn parse() -> (Args, Vec<Source>) {
 fn sources(args: &Args, matches: &ArgMatches) -> Vec<Source> {
     let places = |name| matches.indices_of(name).into_iter().flatten();
     let commands = places("command").zip(args.command.iter().map(|sql| Source::Command(sql.clone())));
-    let files = places("file").zip(args.file.iter().map(|path| match path.as_os_str() == "-" {
-        true => Source::Stdin,
-        false => Source::File(path.clone()),
-    }));
+    let files = places("file").zip(
+        args.file.iter().map(|path| if path.as_os_str() == "-" { Source::Stdin } else { Source::File(path.clone()) }),
+    );
     let mut sources: Vec<_> = commands.chain(files).collect();
     sources.sort_by_key(|(place, _)| *place);
     sources.into_iter().map(|(_, source)| source).collect()

@@ -30,9 +30,10 @@ pub(crate) fn complete(context: &SessionContext, predict: &PredictRuntime, line:
     let before = &line[..position];
     if let Some(quote) = open_quote(before) {
         let typed = &before[quote + 1..];
-        return match takes_model(&before[..quote]) {
-            true => Completions::Words(quote + 1, matching(models(predict), typed)),
-            false => Completions::Files,
+        return if takes_model(&before[..quote]) {
+            Completions::Words(quote + 1, matching(models(predict), typed))
+        } else {
+            Completions::Files
         };
     }
     let start = before
@@ -73,10 +74,7 @@ fn matching(words: Vec<String>, typed: &str) -> Vec<String> {
     let mut found: Vec<_> = words
         .into_iter()
         .filter(|word| word.to_lowercase().starts_with(&lower))
-        .map(|word| match small && word.chars().all(|c| c.is_ascii_uppercase()) {
-            true => word.to_lowercase(),
-            false => word,
-        })
+        .map(|word| if small && word.chars().all(|c| c.is_ascii_uppercase()) { word.to_lowercase() } else { word })
         .collect();
     found.sort_unstable();
     found.dedup();

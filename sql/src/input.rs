@@ -53,9 +53,10 @@ impl Validator for InputHelper {
     /// leaves it in the history.
     fn validate(&self, context: &mut ValidationContext<'_>) -> Result<ValidationResult> {
         let input = spoken(context.input());
-        Ok(match Script::is_complete(input, self.escapes) {
-            true => ValidationResult::Valid(None),
-            false => ValidationResult::Incomplete,
+        Ok(if Script::is_complete(input, self.escapes) {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
         })
     }
 }

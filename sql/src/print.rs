@@ -70,9 +70,10 @@ impl Printer {
             Some(rows) => format!("{rows} rows"),
         };
         // A reader of standard error that went away is no reason to stop.
-        let _ = match self.timing {
-            true => writeln!(io::stderr(), "{rows} in {:.3} s\n", start.elapsed().as_secs_f64()),
-            false => writeln!(io::stderr(), "{rows}\n"),
+        let _ = if self.timing {
+            writeln!(io::stderr(), "{rows} in {:.3} s\n", start.elapsed().as_secs_f64())
+        } else {
+            writeln!(io::stderr(), "{rows}\n")
         };
     }
 

@@ -73,9 +73,10 @@ impl Shell {
             let ran = match piece.kind {
                 PieceKind::Sql => {
                     if self.echo {
-                        match credentials::may_be_in(piece.text) {
-                            true => eprintln!("{}-- a statement that may hold credentials", piece.comments),
-                            false => eprintln!("{}{};", piece.comments, piece.text),
+                        if credentials::may_be_in(piece.text) {
+                            eprintln!("{}-- a statement that may hold credentials", piece.comments)
+                        } else {
+                            eprintln!("{}{};", piece.comments, piece.text)
                         }
                     }
                     self.run_sql_at(position, piece.text).await.map(|()| Flow::Continue)

@@ -108,10 +108,7 @@ fn nested_as_text(column: &ArrayRef) -> Result<ArrayRef> {
 /// Maps with strings as keys: JSON has no others.
 fn text_keys(column: &ArrayRef) -> Result<ArrayRef> {
     let wanted = with_text_keys(column.data_type());
-    match &wanted == column.data_type() {
-        true => Ok(column.clone()),
-        false => Ok(cast(column, &wanted)?),
-    }
+    if &wanted == column.data_type() { Ok(column.clone()) } else { Ok(cast(column, &wanted)?) }
 }
 
 fn with_text_keys(data_type: &DataType) -> DataType {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result, bail, error};
 
 /// What is done with a NULL among the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum NullPolicy {
     /// The row's prediction is NULL.
     Null,
@@ -46,6 +47,7 @@ impl FromStr for NullPolicy {
 
 /// What is done with a model for which the score of a row depends on the rows that are scored with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DependentRows {
     /// It is created, and CREATE MODEL says so.
     #[default]

@@ -10,6 +10,7 @@ use crate::error::{Result, bail};
 
 /// A change of a catalog. It is checked against the state that it is committed on, whoever else writes meanwhile.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Change {
     /// A new version of a model.
     Create {

@@ -41,6 +41,7 @@ pub(super) enum Action {
 
 /// One row of a catalog's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HistoryEntry {
     /// The commit's place in the log, from 1.
     pub sequence: u64,

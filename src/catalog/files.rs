@@ -113,10 +113,7 @@ fn hash_all(files: &ModelFiles) -> Result<Vec<Hash>> {
         }
         hashes.push(one.finalize());
     }
-    match hex(&all.finalize()) == files.sha256 {
-        true => Ok(hashes),
-        false => Err(changed(&files.path)),
-    }
+    if hex(&all.finalize()) == files.sha256 { Ok(hashes) } else { Err(changed(&files.path)) }
 }
 
 type Hash = sha2::digest::Output<Sha256>;

@@ -37,6 +37,7 @@ pub struct ModelHandle {
 /// Engine, device and batch size of a version when it was first made ready to run, by which EXPLAIN shows it before it is
 /// loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Readiness {
     /// The engine that was asked for: `auto`, or one by its name.
     pub chosen: String,

@@ -85,9 +85,10 @@ impl InputEncoder {
         for (argument, found) in types.iter().enumerate() {
             let input = if self.matrix().is_some() { &self.inputs[0] } else { &self.inputs[argument] };
             let takes_list = as_list || (self.matrix().is_none() && input.row_elements() != Some(1));
-            let expected = match takes_list {
-                true => format!("a list of {}", input.element.arrow()),
-                false => input.element.arrow().to_string(),
+            let expected = if takes_list {
+                format!("a list of {}", input.element.arrow())
+            } else {
+                input.element.arrow().to_string()
             };
             let inner = if takes_list { innermost(found) } else { Some(found) };
             match inner {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, bail};
 
 /// A device. One that is named is used, or loading the model fails; only `Auto` chooses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Device {
     /// The CPU.
     #[default]

@@ -30,10 +30,13 @@ impl Engine for NativeEngine {
             return Ok(Prepared::Refused("its rows may not be the first dimension".to_owned()));
         }
         let PrepareRequest { label, inputs, features, outputs, chosen, .. } = request.clone();
-        let options = CompileOptions { name: label, inputs, features, outputs, forced: chosen };
+        let mut options = CompileOptions::of(model);
+        (options.name, options.inputs, options.features) = (label, inputs, features);
+        (options.outputs, options.forced) = (outputs, chosen);
         Ok(match CompiledModel::compile(model, &options)? {
             Compiled::Ready(compiled) => Prepared::Ready(Arc::new(NativeExecutable(*compiled))),
             Compiled::Refused(reason) => Prepared::Refused(reason),
+            other => Prepared::Refused(format!("{other:?}")),
         })
     }
 }

@@ -97,10 +97,8 @@ impl Download<'_> {
             if !self.file(&folder, &file, &mut entry).await? {
                 continue;
             }
-            let (folder, file) = match file == mlmodel::DESCRIPTION {
-                true => self.described(folder, &mut entry).await?,
-                false => (folder, file),
-            };
+            let (folder, file) =
+                if file == mlmodel::DESCRIPTION { self.described(folder, &mut entry).await? } else { (folder, file) };
             entry.main.clone_from(&file);
             for name in self.external_files(&file).await? {
                 let name = inside(self.uri, &name)?;

@@ -46,10 +46,7 @@ pub(super) fn share(plan: LogicalPlan) -> Result<LogicalPlan> {
             })?;
             Ok(shared.update_data(|expr| keep_name(&original, expr, &names)))
         })?;
-        match shared.transformed {
-            true => Ok(Transformed::yes(shared.data.recompute_schema()?)),
-            false => Ok(shared),
-        }
+        if shared.transformed { Ok(Transformed::yes(shared.data.recompute_schema()?)) } else { Ok(shared) }
     })?;
     Ok(shared.data)
 }

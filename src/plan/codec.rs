@@ -201,9 +201,10 @@ impl PhysicalExtensionCodec for PredictCodec {
                     exec = exec.with_batch_size(rows as usize);
                 }
                 if let Some(PlacementMessage { below, rows, instead_of }) = message.placement {
-                    exec = exec.with_placement(match below {
-                        true => Placement::BelowJoin { rows, instead_of },
-                        false => Placement::AboveJoin { rows, instead_of },
+                    exec = exec.with_placement(if below {
+                        Placement::BelowJoin { rows, instead_of }
+                    } else {
+                        Placement::AboveJoin { rows, instead_of }
                     });
                 }
                 Ok(Arc::new(exec))

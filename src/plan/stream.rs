@@ -270,9 +270,10 @@ impl PredictStream {
                 Some(cores) => {
                     let done = unit.score(Duration::ZERO)?;
                     drop(cores);
-                    match self.units.is_empty() {
-                        true => self.take(done)?,
-                        false => self.units.push_back(ready(Ok(done)).boxed()),
+                    if self.units.is_empty() {
+                        self.take(done)?
+                    } else {
+                        self.units.push_back(ready(Ok(done)).boxed())
                     }
                     if self.polled_since.elapsed() > LONGEST_INLINE {
                         tokio::task::yield_now().await; // to other tasks, and to a cancellation
@@ -349,10 +350,7 @@ impl Unit {
             let (label, message) = (plan.model.handle().label(), message(panic.as_ref()));
             exec_datafusion_err!("a run of model '{label}' panicked: {message}")
         })??;
-        let scores = match scores.data_type() == &plan.result_type {
-            true => scores,
-            false => cast(&scores, &plan.result_type)?,
-        };
+        let scores = if scores.data_type() == &plan.result_type { scores } else { cast(&scores, &plan.result_type)? };
         Ok(ScoredUnit { scores, rows, bytes, batch_size: self.batch_size, stats: scorer.stats })
     }
 }

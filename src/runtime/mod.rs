@@ -139,9 +139,10 @@ impl PredictRuntime {
             );
         }
         let options = create.options.model.clone();
-        let predictor = match create.options.validate {
-            true => Some(self.predictor(name, model.clone(), features.clone(), options.clone(), engine).await?),
-            false => None,
+        let predictor = if create.options.validate {
+            Some(self.predictor(name, model.clone(), features.clone(), options.clone(), engine).await?)
+        } else {
+            None
         };
         match self.commit(create, model, features, options, predictor).await {
             // Somebody else was faster, which IF NOT EXISTS allows.
@@ -206,10 +207,7 @@ impl PredictRuntime {
         let name = &create.name;
         let files = model.files();
         let copied = self.catalog.keeps_files() && create.options.copy != Some(false);
-        let uri = match self.catalog.keeps_files() && !copied {
-            true => absolute(model.uri()),
-            false => model.uri().to_owned(),
-        };
+        let uri = if self.catalog.keeps_files() && !copied { absolute(model.uri()) } else { model.uri().to_owned() };
         let interface = match &predictor {
             Some(predictor) => predictor.interface(),
             None => Interface::declared(&model, &features),

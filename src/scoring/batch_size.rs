@@ -91,9 +91,10 @@ impl BatchSize {
     /// The same with runs of no more than `most` rows, since more would take too many bytes; but of one.
     pub(crate) fn bounded(&self, most: usize) -> Self {
         let most = most.max(1);
-        match most < self.rows {
-            true => Self { rows: most, growth: None, unbounded: Some(Box::new(self.clone())), ..*self },
-            false => self.clone(),
+        if most < self.rows {
+            Self { rows: most, growth: None, unbounded: Some(Box::new(self.clone())), ..*self }
+        } else {
+            self.clone()
         }
     }
 
@@ -117,10 +118,8 @@ impl BatchSize {
 
     /// Of `rows` rows, how many one thread should score before it looks up: some runs, which take no longer than one should.
     pub(crate) fn unit(&self, rows: usize) -> usize {
-        let runs = match self.time_of_row > 0.0 {
-            true => (UNIT.as_secs_f64() / self.time_of_row) as usize / self.rows,
-            false => 1,
-        };
+        let runs =
+            if self.time_of_row > 0.0 { (UNIT.as_secs_f64() / self.time_of_row) as usize / self.rows } else { 1 };
         runs.max(1).saturating_mul(self.rows).min(rows)
     }
 

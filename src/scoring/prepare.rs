@@ -188,9 +188,11 @@ fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<
     if let Some(wanted) = &options.output {
         let found = outputs.iter().find(|output| output.name == *wanted);
         let found = found.or_else(|| outputs.iter().find(|output| output.name.eq_ignore_ascii_case(wanted)));
-        return match found {
-            Some(output) => Ok(vec![output.clone()]),
-            None => bail!(
+        let refused = model.refused_outputs().iter().find(|output| output.name.eq_ignore_ascii_case(wanted));
+        return match (found, refused) {
+            (Some(output), _) => Ok(vec![output.clone()]),
+            (None, Some(refused)) => bail!(InvalidModel, "model '{label}': {}", refused.reason),
+            (None, None) => bail!(
                 InvalidOption,
                 "model '{label}' has no output '{wanted}' (option 'output'): there are {}",
                 names().collect::<Vec<_>>().join(", ")
@@ -198,6 +200,14 @@ fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<
         };
     }
     let Some(class) = &options.class else {
+        if let Some(refused) = model.refused_outputs().first() {
+            let names = names().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
+            bail!(
+                InvalidModel,
+                "model '{label}': {}; it can be called for another: OPTIONS (output {names})",
+                refused.reason
+            );
+        }
         return Ok(outputs.clone());
     };
     let of_classes = |output: &&TensorSpec| {

@@ -59,10 +59,8 @@ pub(super) fn rollback_model(parser: &mut Parser) -> DFResult<PredictStatement> 
     skip(parser, 2);
     let named = reference(parser)?;
     let model = whole(named.parse()?, &named)?;
-    let to = match parser.parse_keyword(Keyword::TO) {
-        true => Some(version(&self::target(parser).map_err(syntax)?)?),
-        false => None,
-    };
+    let to =
+        if parser.parse_keyword(Keyword::TO) { Some(version(&self::target(parser).map_err(syntax)?)?) } else { None };
     Ok(PredictStatement::AlterModel(Change::Rollback { model, to }))
 }
 
@@ -179,9 +177,6 @@ fn traffic(parser: &mut Parser) -> Result<Traffic, ParserError> {
         }
     })?;
     parser.expect_token(&Token::RParen)?;
-    let by = match parser.parse_keyword(Keyword::BY) {
-        true => Some(name(parser)?),
-        false => None,
-    };
+    let by = if parser.parse_keyword(Keyword::BY) { Some(name(parser)?) } else { None };
     Ok(Traffic { shares, by })
 }

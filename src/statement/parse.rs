@@ -16,6 +16,7 @@ use crate::runtime::CreateModel;
 
 /// One statement.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum PredictStatement {
     /// `CREATE MODEL`
     CreateModel(CreateModel),

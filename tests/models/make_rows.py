@@ -149,6 +149,13 @@ def main():
     quantized = build_graph(nodes, {"x": (FLOAT, ["N", 4])}, {"y": (FLOAT, ["N", 4])})
     save("quantized", quantized, {"x": many[:50]}, {"x": 0})
 
+    # An output of another kind than a tensor, which nobody need ask for.
+    nodes = [node("Identity", ["x"], ["label"]), node("SequenceConstruct", ["x"], ["all"])]
+    model = build_graph(nodes, {"x": (FLOAT, ["N", 1])}, {"label": (FLOAT, ["N", 1])})
+    sequence = helper.make_tensor_sequence_value_info("all", FLOAT, ["N", 1])
+    model.graph.output.append(sequence)
+    save("sequence_beside", model, {"x": numbers})
+
     # A graph of nodes and edges has no rows.
     nodes = [node("Gather", ["x", "e"], ["g"], axis=0), node("ReduceMean", ["g"], ["y"], axes=[1], keepdims=0)]
     inputs = {"x": (FLOAT, ["num_nodes", 4]), "e": (INT64, ["num_edges"])}

@@ -229,9 +229,10 @@ fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<
     let mut picked = Vec::with_capacity(names.len());
     for name in names {
         let exact: Vec<_> = (0..values.len()).filter(|&i| values[i].0 == *name).collect();
-        let found = match exact.is_empty() {
-            true => (0..values.len()).filter(|&i| values[i].0.to_lowercase() == name.to_lowercase()).collect(),
-            false => exact,
+        let found = if exact.is_empty() {
+            (0..values.len()).filter(|&i| values[i].0.to_lowercase() == name.to_lowercase()).collect()
+        } else {
+            exact
         };
         match found.as_slice() {
             [one] => picked.push(*one),

@@ -83,9 +83,10 @@ impl ScalarUDFImpl for TrafficFunction {
             mix(&argument.to_array(rows)?, &mut hashes)?;
         }
         let places: Int32Array = hashes.into_iter().map(|hash| self.place(finish(hash))).collect();
-        Ok(match constant {
-            true => ColumnarValue::Scalar(ScalarValue::Int32(Some(places.value(0)))),
-            false => ColumnarValue::Array(std::sync::Arc::new(places)),
+        Ok(if constant {
+            ColumnarValue::Scalar(ScalarValue::Int32(Some(places.value(0))))
+        } else {
+            ColumnarValue::Array(std::sync::Arc::new(places))
         })
     }
 }

@@ -28,10 +28,7 @@ impl Column {
             Self::F64(_) => Kind::F64,
             Self::I64(_) => Kind::I64,
         };
-        match kind == column.kind {
-            true => Ok(self),
-            false => Err(format!("a column of {kind:?}, expected {:?}", column.kind)),
-        }
+        if kind == column.kind { Ok(self) } else { Err(format!("a column of {kind:?}, expected {:?}", column.kind)) }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -24,6 +24,7 @@ use versions::newer_than_known;
 ///
 /// [`CompileOptions::of`] gives those for a model as its file describes it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct CompileOptions {
     /// The model's name, for errors.
     pub name: String,
@@ -53,6 +54,7 @@ impl CompileOptions {
 
 /// What became of compiling a model.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Compiled {
     /// It can be run.
     Ready(Box<CompiledModel>),

@@ -20,7 +20,7 @@ use prost::Message;
 
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
-pub use signature::{Dimension, Signature, TensorSpec};
+pub use signature::{Dimension, RefusedOutput, Signature, TensorSpec};
 pub use weights::{Weight, WeightData};
 
 use crate::error::{Result, bail};
@@ -64,6 +64,7 @@ pub struct Model {
     /// The outputs that were maps from label to probability, and the labels.
     zip_maps: Vec<(String, ClassLabels)>,
     signature: Signature,
+    refused_outputs: Vec<RefusedOutput>,
     metadata: Metadata,
 }
 
@@ -109,11 +110,24 @@ impl Model {
         let mut proto = std::mem::take(&mut file.proto);
         let weights = weights::split_off(uri, &mut proto, &file)?;
         let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
-        let signature = Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
+        let (signature, refused_outputs) =
+            Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
         let metadata = Metadata::of(&proto);
         let (uri, path) = (uri.to_owned(), file.path);
         let external_files = external_files.into_iter().collect();
-        let model = Self { uri, sha256, size, path, external_files, proto, weights, zip_maps, signature, metadata };
+        let model = Self {
+            uri,
+            sha256,
+            size,
+            path,
+            external_files,
+            proto,
+            weights,
+            zip_maps,
+            signature,
+            refused_outputs,
+            metadata,
+        };
         Ok(Arc::new(model))
     }
 
@@ -158,6 +172,12 @@ impl Model {
     /// Inputs and outputs as the file declares them.
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// The outputs that the signature lacks, since they can't become columns: sequences, maps, sparse tensors, and elements
+    /// that have no Arrow type.
+    pub fn refused_outputs(&self) -> &[RefusedOutput] {
+        &self.refused_outputs
     }
 
     /// Producer, operator sets, documentation.

@@ -75,9 +75,10 @@ impl TensorSpec {
     pub fn row_type_line(&self) -> String {
         let shape: Vec<_> = self.row_shape().iter().map(Dimension::to_string).collect();
         // One value for each row is a scalar, however it is written.
-        match shape.iter().all(|size| size == "1") {
-            true => self.element.to_string(),
-            false => format!("{}[{}]", self.element, shape.join(",")),
+        if shape.iter().all(|size| size == "1") {
+            self.element.to_string()
+        } else {
+            format!("{}[{}]", self.element, shape.join(","))
         }
     }
 }
@@ -98,12 +99,24 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// What `graph` declares.
-    pub(super) fn declared(uri: &str, graph: &GraphProto) -> Result<Self> {
+    /// What `graph` declares, and the outputs that are no tensors of an Arrow type, each with the reason: a model may be called
+    /// for the others.
+    pub(super) fn declared(uri: &str, graph: &GraphProto) -> Result<(Self, Vec<RefusedOutput>)> {
         let has_default = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
         let inputs = graph.input.iter().filter(|input| !has_default(&input.name));
         let inputs = inputs.map(|input| spec(uri, "input", input)).collect::<Result<Vec<_>>>()?;
-        let outputs = graph.output.iter().map(|output| spec(uri, "output", output)).collect::<Result<Vec<_>>>()?;
+        let (mut outputs, mut refused) = (vec![], vec![]);
+        for output in &graph.output {
+            match spec(uri, "output", output) {
+                Ok(spec) => outputs.push(spec),
+                Err(reason) => refused.push(RefusedOutput { name: output.name.clone(), reason: reason.to_string() }),
+            }
+        }
+        if outputs.is_empty()
+            && let Some(first) = refused.first()
+        {
+            bail!(InvalidModel, "{}", first.reason);
+        }
         if inputs.is_empty() {
             bail!(InvalidModel, "'{uri}' has no input");
         }
@@ -125,8 +138,17 @@ impl Signature {
                 bail!(InvalidModel, "'{uri}': two outputs have the name '{}'", output.name);
             }
         }
-        Ok(Self { inputs, outputs })
+        Ok((Self { inputs, outputs }, refused))
     }
+}
+
+/// An output that can't become a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedOutput {
+    /// Its name in the graph.
+    pub name: String,
+    /// Why it can't.
+    pub reason: String,
 }
 
 /// Elements of an input whose sizes are all fixed: 1 GiB of float32.

@@ -17,9 +17,10 @@ pub(super) struct ClassNames {
 impl ClassNames {
     pub(super) fn of(node: &Node<'_>, ints: &str, texts: &str) -> Self {
         let texts = node.texts(texts);
-        match texts.is_empty() {
-            true => Self { ints: node.ints(ints).to_vec(), texts: None },
-            false => Self { ints: (0..texts.len() as i64).collect(), texts: Some(texts.into()) },
+        if texts.is_empty() {
+            Self { ints: node.ints(ints).to_vec(), texts: None }
+        } else {
+            Self { ints: (0..texts.len() as i64).collect(), texts: Some(texts.into()) }
         }
     }
 

@@ -409,10 +409,7 @@ pub(super) fn classifier(builder: &mut ProgramBuilder, node: &Node<'_>) -> Resul
     if transform == PostTransform::Probit && probabilities.is_none() && classes == 2 {
         unsupported!("the probit of a single score for two classes"); // ONNX Runtime leaves one unwritten
     }
-    let scores = match probabilities.is_some() || classes == 2 {
-        true => classes,
-        false => pairs,
-    };
+    let scores = if probabilities.is_some() || classes == 2 { classes } else { pairs };
     let class_of = sizes.iter().enumerate().flat_map(|(class, count)| vec![class; *count]).collect();
     let codes = names.codes().to_vec();
     let kernel = Pairs { vectors, class_of, classes, coefficients, rho, probabilities, codes, transform };

@@ -226,10 +226,7 @@ impl<T: Number> CompiledEnsemble<T> {
                 }
                 Feature::Member { values: set, nan, .. } => {
                     for (out, value) in out.iter_mut().zip(values) {
-                        let is_member = match value.is_nan() {
-                            true => *nan,
-                            false => is_member(*value, set),
-                        };
+                        let is_member = if value.is_nan() { *nan } else { is_member(*value, set) };
                         *out = F::of_bool(is_member);
                     }
                 }
