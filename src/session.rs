@@ -23,6 +23,20 @@ use crate::runtime::PredictRuntime;
 use crate::statement::{CatalogSchema, MlComparePlanner, MlPredictPlanner, OnnxFunctionFactory, run_sql};
 
 /// Brings `predict` and its kin into a session.
+///
+/// ```
+/// use std::sync::Arc;
+/// use datafusion::execution::SessionStateBuilder;
+/// use datafusion::prelude::SessionContext;
+/// use datafusion_predict::{PredictExt, PredictRuntime};
+///
+/// let runtime = Arc::new(PredictRuntime::default()); // sessions share one
+/// let first = SessionContext::new().with_predict(runtime.clone());
+/// let state = SessionStateBuilder::new().with_default_features().with_predict(runtime).build();
+/// let second = SessionContext::new_with_state(state);
+/// # assert!(first.udf("predict").is_ok() && second.udf("predict").is_ok());
+/// # use datafusion::execution::FunctionRegistry;
+/// ```
 pub trait PredictExt: Sized {
     /// Adds the functions, the rules, the planner and the options under `predict.`; calling it twice adds nothing.
     ///

@@ -6,7 +6,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
-use datafusion_predict_native::{CompileOptions, Compiled, CompiledModel, Model, TensorData};
+use arrow::util::display::array_value_to_string;
+use datafusion_predict_native::{CompileOptions, Compiled, CompiledModel, Model};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/sklearn/iris_forest.onnx");
@@ -27,9 +28,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("petal_width", column([0.2, 1.5, 2.3])),
     ])?;
     let outputs = forest.score(&flowers)?;
-    let TensorData::String(species) = &outputs[0].data else { return Err("labels are texts".into()) };
-    for species in species.iter().flatten() {
-        println!("{species}");
+    // The first output, one label for each row, beside the columns.
+    let scored = flowers.columns().iter().cloned().chain([outputs[0].data.to_array()]);
+    let names = ["sepal_length", "sepal_width", "petal_length", "petal_width", "species"];
+    let scored = RecordBatch::try_from_iter(names.into_iter().zip(scored))?;
+    for row in 0..scored.num_rows() {
+        println!("{}", array_value_to_string(scored.column(4), row)?);
     }
     Ok(())
 }

@@ -56,6 +56,23 @@ impl ObjectStoreCatalog {
     ///
     /// Credentials come from the usual environment variables.
     ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> datafusion_predict::Result<()> {
+    /// use std::sync::Arc;
+    /// use datafusion_predict::{CreateModel, ModelCatalog, ObjectStoreCatalog, PredictRuntime};
+    ///
+    /// let folder = std::env::temp_dir().join(format!("models-{}", std::process::id()));
+    /// let catalog = ObjectStoreCatalog::open(&folder.to_string_lossy()).await?; // or s3://bucket/models
+    /// let runtime = PredictRuntime::builder().with_catalog(Arc::new(catalog)).build();
+    /// runtime.create(&CreateModel::new("iris", "tests/models/sklearn/iris_forest.onnx")?, "auto").await?;
+    ///
+    /// // Another process, later.
+    /// let catalog = ObjectStoreCatalog::open(&folder.to_string_lossy()).await?;
+    /// assert!(catalog.snapshot().get("iris").is_some());
+    /// # std::fs::remove_dir_all(folder).expect("the folder");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// A place that is none, that can't be reached or that refuses; a catalog that is damaged or of a newer format.
     pub async fn open(uri: &str) -> Result<Self> {

@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, Int64Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
-};
+use datafusion::arrow::array::{Array, ArrayRef, Int64Array, ListArray, MapArray, StringArray, StructArray};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute;
-use datafusion::arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::Result;
-use datafusion_predict_native::{ClassLabels, Dimension, Labels, Tensor, TensorData, TensorSpec};
+use datafusion_predict_native::{ClassLabels, Dimension, Labels, Tensor, TensorSpec};
 
 /// How one output of a model becomes a column.
 #[derive(Debug, Clone)]
@@ -74,7 +69,7 @@ impl OutputColumn {
             return Err(format!("has {given} rows, expected {rows}"));
         }
         let width: usize = shape[1..].iter().product();
-        let values = elements(tensor);
+        let values = tensor.data.to_array();
         match &self.form {
             Form::Scalar if width == 1 => Ok(values),
             Form::Scalar => Err(format!("has shape {shape:?}, expected one value for each row")),
@@ -163,31 +158,4 @@ fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {
     let entries = StructArray::new(fields.clone(), vec![keys, values], None);
     let field = Arc::new(Field::new("entries", DataType::Struct(fields), false));
     Arc::new(MapArray::new(field, OffsetBuffer::from_repeated_length(labels.len(), rows), entries, None, false))
-}
-
-/// The elements as an array; primitive ones share the tensor's buffer.
-fn elements(tensor: &Tensor) -> ArrayRef {
-    macro_rules! primitive {
-        ($data:expr, $arrow:ty) => {
-            Arc::new(PrimitiveArray::<$arrow>::new($data.clone(), None))
-        };
-    }
-    match &tensor.data {
-        TensorData::Float32(data) => primitive!(data, Float32Type),
-        TensorData::Float64(data) => primitive!(data, Float64Type),
-        TensorData::Float16(data) => primitive!(data, Float16Type),
-        TensorData::Int8(data) => primitive!(data, Int8Type),
-        TensorData::Int16(data) => primitive!(data, Int16Type),
-        TensorData::Int32(data) => primitive!(data, Int32Type),
-        TensorData::Int64(data) => primitive!(data, Int64Type),
-        TensorData::UInt8(data) => primitive!(data, UInt8Type),
-        TensorData::UInt16(data) => primitive!(data, UInt16Type),
-        TensorData::UInt32(data) => primitive!(data, UInt32Type),
-        TensorData::UInt64(data) => primitive!(data, UInt64Type),
-        TensorData::BFloat16(data) => {
-            Arc::new(PrimitiveArray::<Float32Type>::from_iter_values(data.iter().map(|value| value.to_f32())))
-        }
-        TensorData::Bool(data) => Arc::new(BooleanArray::from(data.clone())),
-        TensorData::String(data) => Arc::new(data.clone()),
-    }
 }

@@ -24,7 +24,30 @@ use crate::error::Result;
 /// The name by which sessions leave the choice of an engine to us: the first that can.
 pub(crate) const AUTO: &str = "auto";
 
-/// Makes models ready to run. Implement it to bring another runtime.
+/// Makes models ready to run. Implement it to bring an engine of your own: `examples/custom_engine.rs` has one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use datafusion_predict::{Engine, Model, NativeEngine, PredictRuntime, PrepareRequest, Prepared, Result};
+///
+/// /// Our engine, for small models only.
+/// #[derive(Debug)]
+/// struct Small;
+///
+/// impl Engine for Small {
+///     fn name(&self) -> &str {
+///         "small"
+///     }
+///     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
+///         if model.size() > 1 << 20 {
+///             return Ok(Prepared::Refused("it has more than a megabyte".to_owned()));
+///         }
+///         NativeEngine.prepare(model, request)
+///     }
+/// }
+///
+/// let runtime = PredictRuntime::builder().with_engine(Arc::new(Small)).build();
+/// ```
 pub trait Engine: Debug + Send + Sync {
     /// The name that EXPLAIN shows, and by which `predict.engine` chooses it.
     fn name(&self) -> &str;
@@ -37,7 +60,7 @@ pub trait Engine: Debug + Send + Sync {
     /// Prepares `model` for runs that give `request.outputs`. The first engine of a session that can, runs it.
     ///
     /// # Errors
-    /// A runtime or a device that is missing, a model that no engine should run.
+    /// A library or a device that is missing, a model that no engine should run.
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared>;
 }
 

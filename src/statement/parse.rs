@@ -64,6 +64,16 @@ impl fmt::Display for PredictStatement {
 
 /// The statements of `sql`, which semicolons separate.
 ///
+/// ```
+/// use datafusion::sql::sqlparser::dialect::GenericDialect;
+/// use datafusion_predict::{PredictStatement, parse_sql};
+///
+/// let statements = parse_sql("CREATE MODEL churn FROM 'churn.onnx'; SELECT 1", &GenericDialect {})?;
+/// assert!(matches!(&statements[0], PredictStatement::CreateModel(create) if create.name == "churn"));
+/// assert!(matches!(&statements[1], PredictStatement::DataFusion(_)));
+/// # Ok::<(), datafusion::error::DataFusionError>(())
+/// ```
+///
 /// # Errors
 /// What DataFusion's parser refuses, and mistakes in our statements, each with what was expected.
 pub fn parse_sql(sql: &str, dialect: &dyn Dialect) -> DFResult<Vec<PredictStatement>> {

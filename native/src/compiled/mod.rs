@@ -88,12 +88,14 @@ const MOST_IDLE: usize = 64;
 /// let outputs = forest.score(&flowers)?;
 /// assert_eq!(outputs[0].shape, [2]); // a label for each row
 /// assert_eq!(outputs[1].shape, [2, 3]); // the probabilities of the three classes
+/// let labels = outputs[0].data.to_array(); // an Arrow array
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct CompiledModel {
     name: String,
     inputs: Vec<TensorSpec>,
+    outputs: Vec<String>,
     features: Vec<String>,
     program: Program,
     /// Memory that no run uses now.
@@ -118,10 +120,10 @@ impl CompiledModel {
             outputs: &options.outputs,
             forced: options.forced,
         };
-        let CompileOptions { name, inputs, features, .. } = options.clone();
+        let CompileOptions { name, inputs, outputs, features, .. } = options.clone();
         match compile(&graph) {
             Ok(program) => {
-                Ok(Compiled::Ready(Box::new(Self { name, inputs, features, program, idle: Mutex::default() })))
+                Ok(Compiled::Ready(Box::new(Self { name, inputs, outputs, features, program, idle: Mutex::default() })))
             }
             Err(Refusal::Unsupported(reason)) => Ok(Compiled::Refused(reason)),
             Err(Refusal::Invalid(reason)) => bail!(InvalidModel, "model '{name}': {reason}"),
@@ -233,6 +235,16 @@ impl CompiledModel {
         });
         let cell = |column: &InputColumn, row: usize| cell_of_tensor(inputs.get(column.input)?, column.column, row);
         self.run_program(&columns.collect::<Result<Vec<_>>>()?, rows, is_cancelled, self.scratch(), &cell)
+    }
+
+    /// The inputs, in order.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    /// The names of the outputs that runs give, in order.
+    pub fn outputs(&self) -> &[String] {
+        &self.outputs
     }
 
     /// Bytes in memory, beside a few kilobytes.

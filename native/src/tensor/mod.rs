@@ -1,5 +1,6 @@
 //! Tensors, whose elements lie in Arrow's buffers.
 
+mod array;
 mod axes;
 mod element;
 
