@@ -2,12 +2,16 @@
 //! onnxruntime gives for each row by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
+use datafusion_predict::{
+    CoreBudget, Engine, Error, Executable, Model, ObjectStoreCatalog, OrtEngine, PredictExt, PredictRuntime,
+    PredictSql, PrepareRequest, Prepared, RunContext, Tensor,
+};
 
 async fn context(name: &str, partitions: usize) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(partitions);
@@ -77,6 +81,7 @@ async fn each_row_scores_as_it_does_alone_in_any_batch() {
         ("coarse", "x"),
         ("squeezed", "x"),
         ("squeezed_list", "x"),
+        ("squeezed_second", "x"),
         ("whole_output", "x"),
     ] {
         for engine in ["auto", "onnxruntime"] {
@@ -127,4 +132,64 @@ async fn inputs_with_different_rows_are_refused_by_their_names() {
     let error = create(&context("centred", 1).await, "graph", "", "note").await.expect_err("a graph has no rows");
     assert!(error.contains("its inputs have different rows"), "{error}");
     assert!(error.contains("'x' has num_nodes, 'e' has num_edges"), "{error}");
+}
+
+/// ONNX Runtime on a machine that takes long for each run.
+#[derive(Debug)]
+struct SlowEngine(OrtEngine);
+
+#[derive(Debug)]
+struct Slow(Arc<dyn Executable>);
+
+impl Engine for SlowEngine {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared, Error> {
+        Ok(match self.0.prepare(model, request)? {
+            Prepared::Ready(executable) => Prepared::Ready(Arc::new(Slow(executable))),
+            refused => refused,
+        })
+    }
+}
+
+impl Executable for Slow {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>, Error> {
+        std::thread::sleep(Duration::from_millis(250));
+        self.0.run(inputs, context)
+    }
+
+    fn device(&self) -> String {
+        self.0.device()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_rows_are_does_not_depend_on_how_fast_the_machine_is() {
+    let engine = SlowEngine(OrtEngine::new(None, Arc::new(CoreBudget::default())));
+    let runtime = PredictRuntime::builder().with_engine(Arc::new(engine)).build();
+    let context = SessionContext::new().with_predict(Arc::new(runtime));
+    let path = "tests/models/rows/second_unnamed.parquet";
+    context.register_parquet("t", path, ParquetReadOptions::default()).await.expect("a table");
+    let note = create(&context, "second_unnamed", "", "note").await.expect("a model");
+    assert_eq!(note, "rows are dimension 2 of 'x', rows are dimension 2 of 'y'");
+    assert!(difference(&context, "x").await < 1e-5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_of_rows_is_described_by_later_processes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().to_string_lossy().into_owned();
+    for creates in [true, false] {
+        let catalog = ObjectStoreCatalog::open(&place).await.expect("a catalog");
+        let runtime = PredictRuntime::builder().with_catalog(Arc::new(catalog)).build();
+        let context = SessionContext::new().with_predict(Arc::new(runtime));
+        if creates {
+            create(&context, "centred", "", "note").await.expect("a model");
+        }
+        let described = context.predict_sql("DESCRIBE MODEL m").await.expect("rows").to_string().await.expect("rows");
+        assert!(described.contains("| rows independent | false"), "{described}");
+        assert!(described.contains("the score of a row depends on the rows"), "{described}");
+    }
 }

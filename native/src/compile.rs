@@ -25,7 +25,7 @@ pub(crate) struct Graph<'a> {
     pub inputs: &'a [TensorSpec],
     /// The outputs that are asked for.
     pub outputs: &'a [String],
-    /// Whether nothing else is to run the graph, be it faster or not.
+    /// If true, the graph is compiled even where another engine would be faster.
     pub forced: bool,
 }
 

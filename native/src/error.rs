@@ -6,7 +6,7 @@ use std::fmt;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong while a model was read, compiled or run. [`Error::kind`] tells the situations apart.
+/// An error in reading, compiling or running a model. [`Error::kind`] says which of these failed.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -20,7 +20,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// The file or the folder of a model can't be read.
     Unreadable,
-    /// What was read is no model, or one that nobody should run.
+    /// The file is not an ONNX model, or its graph is malformed, such as trees with cycles.
     InvalidModel,
     /// A run failed: the columns do not fit the model, or a row holds a value that the model has no result for.
     RunFailed,

@@ -53,6 +53,12 @@ pub struct Readiness {
     /// Whether the model gives a prediction for any row of numbers; one that looks something up by a value may refuse a row.
     #[serde(default)]
     pub takes_any_row: bool,
+    /// Whether rows were scored independently of each other, if that could be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_independent: Option<bool>,
+    /// What was unusual about the model's rows, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl ModelHandle {

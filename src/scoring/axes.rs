@@ -20,6 +20,8 @@ pub(super) struct RowAxes {
     pub inputs: Vec<usize>,
     /// `None` where the whole output is the value of the only row.
     pub outputs: Vec<Option<usize>>,
+    /// Dimensions of each output in a run of several rows: a model may drop that of a single row.
+    pub ranks: Vec<usize>,
 }
 
 impl RowAxes {
@@ -197,18 +199,21 @@ impl RowsFirst {
 
 impl Executable for RowsFirst {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let rows = inputs.first().map_or(0, Tensor::rows);
         let inputs: Vec<_> =
             inputs.iter().zip(&self.axes.inputs).map(|(tensor, axis)| tensor.with_first_axis_at(*axis)).collect();
         let outputs = self.inner.run(&inputs, context)?;
-        let first = |(mut tensor, axis): (Tensor, &Option<usize>)| match axis {
-            Some(axis) if tensor.shape.len() > *axis => tensor.with_axis_first(*axis),
-            Some(_) => tensor, // what is wrong with it is said where it is decoded
-            None => {
-                tensor.shape.insert(0, 1);
-                tensor
+        let RowAxes { outputs: axes, ranks, .. } = &self.axes;
+        let first = |((mut tensor, axis), rank): ((Tensor, &Option<usize>), &usize)| {
+            let place = axis.unwrap_or(0);
+            let dropped = axis.is_none() || (rows == 1 && tensor.shape.len() + 1 == *rank);
+            if dropped && place <= tensor.shape.len() {
+                tensor.shape.insert(place, 1);
             }
+            // What is wrong with another is said where it is decoded.
+            if tensor.shape.len() > place { tensor.with_axis_first(place) } else { tensor }
         };
-        Ok(outputs.into_iter().zip(&self.axes.outputs).map(first).collect())
+        Ok(outputs.into_iter().zip(axes).zip(ranks).map(first).collect())
     }
 
     fn device(&self) -> String {

@@ -85,6 +85,8 @@ impl Predictor {
             batch_size: self.batch_size.rows(),
             not_run_by: self.runner.refusals.clone(),
             takes_any_row: self.model().takes_any_row(),
+            rows_independent: self.rows_independent(),
+            notes: self.notes(),
         }
     }
 
@@ -191,9 +193,11 @@ impl Predictor {
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
         if self.dependence == Dependence::Dependent {
+            let depends = "the score of a row depends on the rows that are scored with it";
             notes.push(match self.fixed_batch {
-                Some(1) => "the score of a row would depend on the rows that are scored with it: each is scored alone".to_owned(),
-                _ => "the score of a row depends on the rows that are scored with it: OPTIONS (on_dependent_rows 'one_by_one') scores each alone".to_owned(),
+                Some(1) => format!("{depends}: each is scored alone"),
+                Some(rows) => format!("{depends}, of which the model takes {rows} at a time"),
+                None => format!("{depends}: OPTIONS (on_dependent_rows 'one_by_one') scores each alone"),
             });
         }
         notes

@@ -65,8 +65,11 @@ impl Predictor {
         };
         let runner = choose_engine(label, model, &of_engine, engines, choice)?;
 
-        let trial = Trial::new(label, &runner.executable, cancel, options.max_run);
-        let (axes, dependence) = trial.find_rows(&assignments, &of_graph, &selected)?;
+        let mut trial = Trial::new(label, &runner.executable, cancel, options.max_run);
+        // What CREATE MODEL has said of the rows is in the catalog: a later load tries no more than it needs.
+        let on_dependent = options.on_dependent_rows.unwrap_or_default();
+        let compare = *must_run || on_dependent == DependentRows::OneByOne;
+        let (axes, dependence) = trial.find_rows(&assignments, &of_graph, &selected, compare)?;
         let inputs = move_axes(axes::with_axis_first, &of_graph, &axes.inputs);
         let observed = trial.observe(&inputs, &axes, &selected)?;
         let health = Health::new(observed.as_ref().ok().map(|observed| observed.size));
@@ -86,13 +89,24 @@ impl Predictor {
                 selected.iter().zip(&axes.outputs).map(first).collect()
             }
         };
-        let notes = [axes.note(&of_graph, &selected), untried].into_iter().flatten().collect();
-        let fixed_batch = match options.on_dependent_rows.unwrap_or_default() {
+        let guessed = assignments.len() > 1 && dependence == Dependence::Unknown;
+        let guessed = guessed.then(|| {
+            "which dimension is that of the rows can't be told from made-up rows: the most usual one is taken"
+                .to_owned()
+        });
+        let notes = [axes.note(&of_graph, &selected), guessed, untried].into_iter().flatten().collect();
+        let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
                 InvalidModel,
                 "model '{label}': the score of a row depends on the rows that are scored with it (option on_dependent_rows 'refuse')"
             ),
-            DependentRows::OneByOne if dependence != Dependence::Independent => fixed_rows(&inputs).or(Some(1)),
+            DependentRows::OneByOne if dependence != Dependence::Independent => match fixed_rows(&inputs) {
+                Some(rows) if rows > 1 => bail!(
+                    InvalidOption,
+                    "model '{label}' takes {rows} rows at a time, so they can't be scored one by one (option on_dependent_rows)"
+                ),
+                _ => Some(1),
+            },
             _ => fixed_rows(&inputs),
         };
         let runner = Runner { executable: RowsFirst::around(runner.executable.clone(), &axes), ..runner };

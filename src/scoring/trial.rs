@@ -47,7 +47,9 @@ pub(super) struct Trial<'a> {
     cancel: &'a CancelToken,
     /// The longest that one may take.
     max_run: Option<Duration>,
-    started: Instant,
+    /// When all of it should be over. None where the answer decides what is scored: it must not depend on how fast the machine
+    /// is today.
+    deadline: Option<Instant>,
 }
 
 impl<'a> Trial<'a> {
@@ -57,7 +59,7 @@ impl<'a> Trial<'a> {
         cancel: &'a CancelToken,
         max_run: Option<Duration>,
     ) -> Self {
-        Self { label, executable, cancel, max_run, started: Instant::now() }
+        Self { label, executable, cancel, max_run, deadline: Some(Instant::now() + LONGEST) }
     }
 
     fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -66,25 +68,42 @@ impl<'a> Trial<'a> {
     }
 
     fn is_late(&self) -> bool {
-        self.started.elapsed() > LONGEST
+        self.deadline.is_some_and(|deadline| Instant::now() > deadline)
     }
 
-    /// Of the `assignments` of rows to the inputs' dimensions, the first with which rows are scored independently, and the
-    /// outputs' dimensions that go with it; `fixed` is the only number of rows that a run can have.
+    /// Of the `assignments` of rows to the inputs' dimensions, the first with which rows are not seen to depend on each other, and
+    /// the outputs' dimensions that go with it. Of a single assignment rows are compared only if `compare`.
     ///
     /// # Errors
-    /// Several assignments, none of which makes rows independent: which one is meant can't be told.
+    /// Several assignments, with all of which rows depend on each other: which one is meant can't be told.
     pub(super) fn find_rows(
+        &mut self,
+        assignments: &[Vec<usize>],
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+        compare: bool,
+    ) -> Result<(RowAxes, Dependence)> {
+        let deadline = self.deadline;
+        if assignments.len() > 1 {
+            self.deadline = None;
+        }
+        let found = self.first_of(assignments, inputs, outputs, compare || assignments.len() > 1);
+        self.deadline = deadline;
+        found
+    }
+
+    fn first_of(
         &self,
         assignments: &[Vec<usize>],
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
+        compare: bool,
     ) -> Result<(RowAxes, Dependence)> {
         let mut dependent = vec![];
         for assignment in assignments {
             let rows_first: Vec<_> =
                 inputs.iter().zip(assignment).map(|(input, axis)| with_axis_first(input, *axis)).collect();
-            match self.find_outputs(assignment, &rows_first, outputs)? {
+            match self.find_outputs(assignment, &rows_first, outputs, compare)? {
                 Some((axes, Dependence::Dependent)) => dependent.push(axes),
                 Some(found) => return Ok(found),
                 None => {}
@@ -106,8 +125,9 @@ impl<'a> Trial<'a> {
                 let declared = |output: &TensorSpec| {
                     output_candidates(output, None, &vec![ROWS; output.shape.len()], ROWS).first().copied().unwrap_or(0)
                 };
+                let ranks = outputs.iter().map(|output| output.shape.len()).collect();
                 let outputs = outputs.iter().map(|output| Some(declared(output))).collect();
-                Ok((RowAxes { inputs: assignments[0].clone(), outputs }, Dependence::Unknown))
+                Ok((RowAxes { inputs: assignments[0].clone(), outputs, ranks }, Dependence::Unknown))
             }
         }
     }
@@ -119,6 +139,7 @@ impl<'a> Trial<'a> {
         assignment: &[usize],
         rows_first: &[TensorSpec],
         declared: &[TensorSpec],
+        compare: bool,
     ) -> Result<Option<(RowAxes, Dependence)>> {
         let fixed = fixed_rows(rows_first);
         let count = fixed.unwrap_or(ROWS);
@@ -146,18 +167,19 @@ impl<'a> Trial<'a> {
         });
         let found: Vec<Option<usize>> = found.collect();
         let inputs = assignment.to_vec();
+        let ranks = outputs.iter().map(|output| output.shape.len()).collect();
         if count == 1 {
             // Of one row there is nothing to compare; an output without a dimension for it is its value.
-            return Ok(Some((RowAxes { inputs, outputs: found }, Dependence::Independent)));
+            return Ok(Some((RowAxes { inputs, outputs: found, ranks }, Dependence::Independent)));
         }
         let known = found.iter().all(Option::is_some);
         // What is wrong with an output is said when its sizes are learned.
-        let axes = RowAxes { inputs, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect() };
-        if !known {
-            return Ok(Some((axes, Dependence::Unknown)));
-        }
-        if self.executable.columnar().is_some() {
+        let axes = RowAxes { inputs, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect(), ranks };
+        if self.executable.columnar().is_some() && known {
             return Ok(Some((axes, Dependence::Independent))); // it computes row by row
+        }
+        if !known || !compare {
+            return Ok(Some((axes, Dependence::Unknown)));
         }
         let mut dependence = self.compare(&axes, &rows, outputs, fixed)?;
         // What saturates a sigmoid hides what went before it.
@@ -237,14 +259,19 @@ impl<'a> Trial<'a> {
         let is_free = inputs.iter().any(|input| input.row_elements().is_none());
         let mut runs: Vec<(usize, usize, Vec<Tensor>)> = vec![];
         let mut failed = None;
-        let started = Instant::now();
+        let deadline = Instant::now() + LONGEST;
+        let mut is_cut_short = false;
         let tries = [false, true]
             .into_iter()
             .flat_map(|varied| SIZES.into_iter().enumerate().map(move |(i, size)| (varied, i, size)));
         for (varied, i, size) in tries {
             // Other values and a size of 1 are the last resort, and what has no free size needs no other.
-            let enough = !runs.is_empty() && (varied || size == 1 || started.elapsed() > LONGEST);
+            let enough = !runs.is_empty() && (varied || size == 1);
             if enough || (!is_free && i > 1) {
+                continue;
+            }
+            if !runs.is_empty() && Instant::now() > deadline {
+                is_cut_short = true;
                 continue;
             }
             let rows = fixed.unwrap_or(2 + i % 2);
@@ -275,7 +302,7 @@ impl<'a> Trial<'a> {
                     TensorSpec { shape: rows.chain(spec.shape.iter().cloned()).collect(), ..spec.clone() }
                 }
             };
-            let shape = observed_shape(label, &declared, &shapes, is_free && runs.len() < 2)?;
+            let shape = observed_shape(label, &declared, &shapes, is_free && (runs.len() < 2 || is_cut_short))?;
             Ok(TensorSpec { name: spec.name.clone(), element: runs[0].2[i].data.element(), shape })
         });
         let outputs = outputs.collect::<Result<Vec<_>>>()?;

@@ -185,10 +185,12 @@ pub(super) fn model(
     row("call", "engine", predictor.engine().to_owned());
     row("call", "device", predictor.device());
     row("call", "known devices", predictor.devices().join(", "));
-    if let Some(independent) = predictor.rows_independent() {
+    // A model that was loaded later was tried less.
+    let ready = record.ready.as_ref();
+    if let Some(independent) = predictor.rows_independent().or(ready.and_then(|ready| ready.rows_independent)) {
         row("call", "rows independent", independent.to_string());
     }
-    for note in predictor.notes() {
+    for note in ready.map_or_else(|| predictor.notes(), |ready| ready.notes.clone()) {
         row("call", "note", note);
     }
     for refusal in predictor.refusals() {

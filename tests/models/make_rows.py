@@ -129,6 +129,16 @@ def main():
     nodes = [node("Gemm", ["x", "w"], ["m"]), node("Squeeze", ["m"], ["y"])]
     save("squeezed_list", build_graph(nodes, {"x": (FLOAT, ["N", 4])}, {"y": (FLOAT, ["N", 3])}, weights), {"x": many}, {"x": 0})
 
+    # The same where the batch is second: [time, batch, 1, 2] becomes [time, batch, 2], and [time, 2] for a single row.
+    nodes = [
+        node("ReduceSum", ["x", "axes"], ["s"], keepdims=1),
+        node("Add", ["x", "s"], ["a"]),
+        node("Squeeze", ["a"], ["y"]),
+    ]
+    dims = {"x": (FLOAT, ["time", "batch", 1, 2])}, {"y": (FLOAT, ["time", "batch", 2])}
+    model = build_graph(nodes, *dims, [constant("axes", np.array([0]))])
+    save("squeezed_second", model, {"x": RANDOM.normal(size=(9, 2, 1, 2)).astype(np.float32)}, {"x": 1}, 1)
+
     # Of a batch of one the whole output is the row's value.
     nodes = [node("Transpose", ["x"], ["y"], perm=[2, 0, 1])]
     spoken = [RANDOM.random((4, width)).astype(np.float32) for width in (5, 7, 5)]

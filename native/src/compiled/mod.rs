@@ -34,7 +34,7 @@ pub struct CompileOptions {
     pub features: Vec<String>,
     /// The outputs that runs give, in this order. What only others need is not computed.
     pub outputs: Vec<String>,
-    /// Whether to compile what another runtime is faster at, such as large dense layers.
+    /// If true, a model is compiled even where another runtime would be faster, as with large dense layers.
     pub forced: bool,
 }
 
@@ -52,7 +52,7 @@ impl CompileOptions {
     }
 }
 
-/// What became of compiling a model.
+/// The result of [`CompiledModel::compile`]: a model that runs, or the reason why it is left to another runtime.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Compiled {

@@ -14,7 +14,7 @@ pub(super) enum OutputBuffer {
 }
 
 impl OutputBuffer {
-    /// Of zeros; `None` if so many elements can't be.
+    /// A buffer for `rows` rows, filled with zeros; `None` if that is more memory than can be addressed.
     pub(super) fn new(output: &Output, rows: usize) -> Option<Self> {
         let width = output.columns.len();
         let elements =

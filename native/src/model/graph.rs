@@ -1,4 +1,6 @@
-//! What a graph tells before it is run, by lists of operators: whether any row can be scored, whose labels an output has.
+//! Analyses a graph without running it: which rows it may refuse, which classes an output has, how wide its layers are.
+//!
+//! Most answers come from lists of operators.
 //!
 //! A new operator belongs into [`TOTAL`] if it has a value for any row of floats.
 
@@ -210,7 +212,7 @@ const TOTAL: &[&str] = &[
 const PARTIAL_ON_INTEGERS: [&str; 7] =
     ["ArrayFeatureExtractor", "Div", "Pow", "Reciprocal", "Reshape", "Slice", "Split"];
 
-/// Whether an operator computes with integers or texts that floats become, of which it may refuse some.
+/// True if the graph turns floats into integers or looks values up in a list: such operators may refuse some values.
 pub(super) fn looks_up(graph: &GraphProto) -> bool {
     let categories = ["LabelEncoder", "OneHotEncoder", "CategoryMapper", "OneHot", "DictVectorizer"];
     graph.node.iter().any(|node| categories.contains(&node.op_type.as_str()) || makes_integers(node))
