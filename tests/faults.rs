@@ -143,9 +143,10 @@ async fn a_limit_scores_little_beyond_what_it_needs() {
     let sql = "SELECT value FROM generate_series(1, 1000000) WHERE predict('m', value, 1) > 10 LIMIT 5";
     let batches = context.predict_sql(sql).await.expect("a plan").collect().await.expect("rows");
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 5);
-    // A batch for each of two partitions to find the rows, and one more that may be under way.
+    // How far the two partitions run ahead of a slow reader is bounded by what lies between: each has a batch that is
+    // scored, two that the filter puts together, one that waits to be sent and its place in the queue.
     let scored = engine.rows.load(Ordering::SeqCst);
-    assert!(scored <= 4 * 100, "{scored} rows were scored");
+    assert!(scored <= 2 * 6 * 100, "{scored} rows were scored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
