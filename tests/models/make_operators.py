@@ -854,6 +854,11 @@ def save_shapes():
     wanted = random("lookup").choice([0, 1, 2, -1, -3], ROWS)
     nodes = [op("y = Gather table i"), op("z = Gather words i"), op("w = Gather table c", axis=0)]
     variants("gather_rows_as_indices", nodes, {"i": wanted, "c": wanted.reshape(-1, 1)}, table)
+    rng = random("embeddings")
+    tables = {"doubles": rng.normal(size=(5, 3)), "counts": rng.integers(0, 9, (5, 2)), "cubes": rng.normal(size=(5, 2, 3)).astype(np.float32)}
+    indices = {"two": rng.integers(-5, 5, (ROWS, 2)), "small": rng.integers(-5, 5, (ROWS, 1)).astype(np.int32)}
+    nodes = [op(f"{key}_{name} = Gather {key} {name}") for key in tables for name in indices]
+    variants("embeddings", nodes, indices, tables)
 
     x = {"x": rows("slice", width=6), "s": words("slice", 6)}
     cuts = {
@@ -1138,6 +1143,16 @@ def save_product(name, draw, inputs, opsets):
         variants(f"gemm_{name}_{opset}", nodes, {"x": inputs["x"]}, constants, opset=opset)
 
 
+def save_normalizations():
+    numbers = {"scale": [1.5, -0.5, 2], "bias": [0.25, -1, 0], "mean": [0.1, -0.2, 3], "variance": [1.1, 0.7, 1e-7]}
+    for key, dtype in [("float", np.float32), ("double", np.float64)]:
+        constants = {name: np.array(values, dtype) for name, values in numbers.items()}
+        x = {"x": rows("normalized", dtype), "t": rows("normalized stack", dtype, 12).reshape(-1, 3, 2, 2)}
+        nodes = [op(f"y{i} = BatchNormalization x scale bias mean variance", epsilon=e) for i, e in enumerate([1e-5, 0.1])]
+        nodes.append(op("z = BatchNormalization t scale bias mean variance"))
+        variants(f"batch_normalization_{key}", nodes, x, constants)
+
+
 def main():
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
@@ -1159,6 +1174,7 @@ def main():
     save_reductions()
     save_sorting()
     save_products()
+    save_normalizations()
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::hash::{Hashing, PendingHash};
 use super::lookalike::recognized;
 use super::proto::{DataLocation, ModelProto, TensorProto};
 use super::reader::FileBuf;
-use crate::error::{Result, bail, error};
+use crate::error::{Error, Result, bail, error};
 
 /// A model's file, decoded, and what its external weights need to be read.
 pub(super) struct ModelFile {
     pub proto: ModelProto,
     /// Of the file.
-    hash: Sha256,
+    hash: Hashing,
     /// Bytes of the file.
     size: u64,
     /// The file, beside which external weights may be; a model that came as bytes has none.
@@ -64,6 +65,28 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelFile> {
     Ok(ModelFile { proto, hash, size: metadata.len(), path: Some(path.to_owned()) })
 }
 
+/// Bytes of the file, if it can be read.
+pub(super) fn size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
+}
+
+/// The hash of the file as that of a model without external weights, if it can be read and is large enough that reading it as a
+/// model would cost more.
+pub(super) fn hash_of(path: &Path, size: u64) -> Option<String> {
+    if size < WORTH_HASHING_FIRST {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    io::copy(&mut fs::File::open(path).ok()?, &mut HashWriter(&mut hash)).ok()?;
+    Some(hex(hash))
+}
+
+const WORTH_HASHING_FIRST: u64 = 1 << 20;
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = vec![];
     fs::File::open(path)?.take(SHOWING).read_to_end(&mut start)?;
@@ -78,9 +101,9 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
     if let Some(what) = recognized(&bytes[..bytes.len().min(SHOWING as usize)]) {
         bail!(InvalidModel, "'{name}' is not an ONNX model: {what}");
     }
-    let mut hash = Sha256::new();
-    hash.update(&bytes);
     let size = bytes.len() as u64;
+    let mut hash = Hashing::of_size(size);
+    hash.update_shared(bytes.clone());
     let proto = ModelProto::decode(bytes).map_err(|cause| {
         error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
@@ -88,21 +111,29 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
 }
 
 impl ModelFile {
-    /// SHA-256 and size of the file and of its external files, each as a whole after its name, in the
-    /// order of the names.
-    pub(super) fn hash(&self, uri: &str, external_files: &BTreeSet<String>) -> Result<(String, u64)> {
-        let mut hash = self.hash.clone();
+    /// Begins to hash the file with its external files, each as a whole after its name, in the order of the names; and their
+    /// size together.
+    pub(super) fn hash(&mut self, uri: &str, external_files: &BTreeSet<String>) -> Result<(PendingHash, u64)> {
+        let file = std::mem::replace(&mut self.hash, Hashing::of_size(0));
         let mut size = self.size;
+        let mut external = vec![];
         for location in external_files {
-            hash.update(location.as_bytes());
             let path = self.path_inside(uri, location)?;
-            let unreadable = |cause: io::Error| {
-                error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
-            };
-            let mut file = fs::File::open(path).map_err(unreadable)?;
-            size += io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable)?;
+            let unreadable = unreadable_weights(uri, location);
+            let file = fs::File::open(path).map_err(&unreadable)?;
+            size += file.metadata().map_err(&unreadable)?.len();
+            external.push((location.clone(), file));
         }
-        Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+        let uri = uri.to_owned();
+        let hash = move || {
+            let mut hash = file.finish();
+            for (location, mut file) in external {
+                hash.update(location.as_bytes());
+                io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(unreadable_weights(&uri, &location))?;
+            }
+            Ok(hex(hash))
+        };
+        Ok((PendingHash::of(size, hash), size))
     }
 
     /// The external files that the graph names, in order.
@@ -166,6 +197,10 @@ impl ModelFile {
         let path = folder.join(location).canonicalize().map_err(unreadable)?;
         if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }
     }
+}
+
+fn unreadable_weights(uri: &str, location: &str) -> impl Fn(io::Error) -> Error {
+    move |cause| error!(Unreadable, "'{uri}': external weights '{location}' can't be read").with_source(cause)
 }
 
 /// Hashes what is written.

@@ -5,13 +5,8 @@
 //! A new operator belongs into [`TOTAL`] if it has a value for any row of floats.
 
 use super::labels::ClassLabels;
-use super::proto::{
-    AttributeProto, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
-};
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
 use super::weights::Weight;
-
-const FLOAT: i32 = 1;
 
 /// Visits every tensor of a model: initializers, those of nodes, subgraphs and functions, and the parts of sparse ones.
 pub(super) fn visit_tensors(proto: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto)) {
@@ -42,32 +37,6 @@ fn visit_sparse(sparse: &mut SparseTensorProto, visit: &mut dyn FnMut(&mut Tenso
     sparse.values.iter_mut().chain(&mut sparse.indices).for_each(visit);
 }
 
-/// Replaces each ZipMap, scikit-learn's list of dictionaries, by its tensor of probabilities.
-///
-/// Reading such dictionaries costs many times what the model costs; the Arrow map is built from the labels, which are
-/// returned with the output's name.
-pub(super) fn replace_zip_maps(graph: &mut GraphProto) -> Vec<(String, ClassLabels)> {
-    let mut zip_maps = vec![];
-    for node in graph.node.iter_mut().filter(|node| is_zip_map(node)) {
-        node.op_type = "Identity".into();
-        node.domain.clear();
-        let labels = ClassLabels::of_attributes(node);
-        node.attribute.clear();
-        for output in graph.output.iter_mut().filter(|output| node.output.contains(&output.name)) {
-            let dims = [DimensionValue::Param("N".into()), DimensionValue::Param("classes".into())];
-            let dim = dims.map(|value| Dimension { value: Some(value), denotation: String::new() }).into();
-            let tensor = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
-            output.r#type = Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), denotation: String::new() });
-            zip_maps.extend(labels.clone().map(|labels| (output.name.clone(), labels)));
-        }
-    }
-    zip_maps
-}
-
-fn is_zip_map(node: &NodeProto) -> bool {
-    node.op_type == "ZipMap" && node.domain == "ai.onnx.ml"
-}
-
 /// The node that computes `value`.
 fn producer<'a>(graph: &'a GraphProto, value: &str) -> Option<&'a NodeProto> {
     graph.node.iter().find(|node| node.output.iter().any(|output| output == value))
@@ -91,11 +60,12 @@ pub(super) fn class_labels(graph: &GraphProto, output: &str) -> Option<ClassLabe
     None
 }
 
-/// Whether NaN has a meaning for the graph: it is imputed, or a tree has a branch for it.
+/// Whether NaN has a meaning for the graph: it is imputed or asked for, or a tree has a branch for it.
 pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| {
         let tracks = node.attribute("nodes_missing_value_tracks_true");
-        node.op_type == "Imputer" || tracks.is_some_and(|tracks| tracks.ints.iter().any(|&track| track != 0))
+        let asks = ["Imputer", "IsNaN"].contains(&node.op_type.as_str());
+        asks || tracks.is_some_and(|tracks| tracks.ints.iter().any(|&track| track != 0))
     })
 }
 

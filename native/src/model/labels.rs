@@ -57,6 +57,12 @@ impl ClassLabels {
     }
 }
 
+impl From<Vec<String>> for ClassLabels {
+    fn from(names: Vec<String>) -> Self {
+        Self { labels: Labels::Strings(names) }
+    }
+}
+
 impl fmt::Display for ClassLabels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.labels {

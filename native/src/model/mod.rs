@@ -2,12 +2,14 @@
 
 mod file;
 mod graph;
+mod hash;
 mod labels;
 mod lookalike;
 mod metadata;
 #[doc(hidden)]
 pub mod proto;
 mod reader;
+mod rewrite;
 mod signature;
 mod weights;
 
@@ -20,7 +22,7 @@ use prost::Message;
 
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
-pub use signature::{Dimension, RefusedOutput, Signature, TensorSpec};
+pub use signature::{Dimension, RefusedOutput, SequenceOutput, Signature, TensorSpec};
 pub use weights::{Weight, WeightData};
 
 use crate::error::{Result, bail};
@@ -54,16 +56,25 @@ pub struct ModelFiles {
 #[derive(Debug)]
 pub struct Model {
     uri: String,
-    sha256: String,
-    size: u64,
     /// Where the file is, unless it came as bytes.
     path: Option<PathBuf>,
+    /// Models that are the same file have it once.
+    content: Arc<Content>,
+}
+
+/// What a file says, wherever it is.
+#[derive(Debug)]
+struct Content {
+    sha256: String,
+    size: u64,
     external_files: Vec<String>,
     proto: ModelProto,
     weights: Vec<Weight>,
     /// The outputs that were maps from label to probability, and the labels.
     zip_maps: Vec<(String, ClassLabels)>,
+    sequences: Vec<SequenceOutput>,
     signature: Signature,
+    optional_inputs: Vec<TensorSpec>,
     refused_outputs: Vec<RefusedOutput>,
     metadata: Metadata,
 }
@@ -85,6 +96,31 @@ impl Model {
         Self::of_file(uri, file::read(uri, path)?)
     }
 
+    /// The file at `path` as [`read_file`](Self::read_file), or what `known` has of the same content: for a size and for a hash.
+    /// Of a large file of a size that `known` has, only the hash is made first.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_unless_known(
+        uri: &str,
+        path: &Path,
+        has_size: impl Fn(u64) -> bool,
+        known: impl Fn(&str) -> Option<Arc<Self>>,
+    ) -> Result<Arc<Self>> {
+        if let Some(size) = file::size(path).filter(|size| has_size(*size))
+            && let Some(known) = file::hash_of(path, size).and_then(|hash| known(&hash))
+        {
+            return Ok(Arc::new(Self {
+                uri: uri.to_owned(),
+                path: Some(path.to_owned()),
+                content: known.content.clone(),
+            }));
+        }
+        let Self { uri, path, content } = Self::decoded(uri, file::read(uri, path)?)?;
+        let content = known(&content.sha256).map_or(content, |known| known.content.clone());
+        Ok(Arc::new(Self { uri, path, content }))
+    }
+
     /// The external weights that the file at `path` names, by their names beside it.
     ///
     /// # Errors
@@ -101,34 +137,43 @@ impl Model {
         Self::of_file(name, file::from_bytes(name, bytes)?)
     }
 
-    fn of_file(uri: &str, mut file: file::ModelFile) -> Result<Arc<Self>> {
+    fn of_file(uri: &str, file: file::ModelFile) -> Result<Arc<Self>> {
+        Self::decoded(uri, file).map(Arc::new)
+    }
+
+    fn decoded(uri: &str, mut file: file::ModelFile) -> Result<Self> {
         if file.proto.graph.as_ref().is_none_or(|graph| graph.output.is_empty()) {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
         }
         let external_files = file.external_files();
-        let (sha256, size) = file.hash(uri, &external_files)?;
+        let (hash, size) = file.hash(uri, &external_files)?;
         let mut proto = std::mem::take(&mut file.proto);
         let weights = weights::split_off(uri, &mut proto, &file)?;
-        let zip_maps = proto.graph.as_mut().map(graph::replace_zip_maps).unwrap_or_default();
-        let (signature, refused_outputs) =
-            Signature::declared(uri, proto.graph.as_ref().unwrap_or(&proto::GraphProto::default()))?;
+        let zip_maps = proto.graph.as_mut().map(rewrite::replace_zip_maps).unwrap_or_default();
+        let sequences = proto.graph.as_mut().map(rewrite::replace_sequences).unwrap_or_default();
+        proto.graph.iter_mut().for_each(rewrite::use_locale_of_system);
+        let no_graph = proto::GraphProto::default();
+        let graph = proto.graph.as_ref().unwrap_or(&no_graph);
+        let (signature, refused_outputs) = Signature::declared(uri, graph)?;
+        let optional_inputs = signature::optional_inputs(uri, graph);
         let metadata = Metadata::of(&proto);
         let (uri, path) = (uri.to_owned(), file.path);
         let external_files = external_files.into_iter().collect();
-        let model = Self {
-            uri,
+        let sha256 = hash.wait()?;
+        let content = Content {
             sha256,
             size,
-            path,
             external_files,
             proto,
             weights,
             zip_maps,
+            sequences,
             signature,
+            optional_inputs,
             refused_outputs,
             metadata,
         };
-        Ok(Arc::new(model))
+        Ok(Self { uri, path, content: Arc::new(content) })
     }
 
     /// Where the model was read from.
@@ -138,13 +183,13 @@ impl Model {
 
     /// The SHA-256 of the file and of its external weights, in hexadecimal digits.
     pub fn sha256(&self) -> &str {
-        &self.sha256
+        &self.content.sha256
     }
 
     /// The files, unless the model came as bytes.
     pub fn files(&self) -> Option<ModelFiles> {
-        let (path, external) = (self.path.clone()?, self.external_files.clone());
-        Some(ModelFiles { path, external, sha256: self.sha256.clone() })
+        let (path, external) = (self.path.clone()?, self.content.external_files.clone());
+        Some(ModelFiles { path, external, sha256: self.content.sha256.clone() })
     }
 
     /// Whether it could be read again.
@@ -154,74 +199,84 @@ impl Model {
 
     /// Size of the file and of its external weights, in bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.content.size
     }
 
     /// Bytes that it takes in memory, about: the file, whose parts are not copied, and the lists of numbers in its nodes, which
     /// the file holds in fewer bytes.
     pub fn bytes_in_memory(&self) -> u64 {
-        let nodes = self.proto.graph.iter().flat_map(|graph| &graph.node);
+        let nodes = self.content.proto.graph.iter().flat_map(|graph| &graph.node);
         let lists = nodes.flat_map(|node| &node.attribute).map(|attribute| {
             size_of_val(attribute.ints.as_slice())
                 + size_of_val(attribute.floats.as_slice())
                 + size_of_val(attribute.strings.as_slice())
         });
-        self.size + lists.sum::<usize>() as u64
+        self.content.size + lists.sum::<usize>() as u64
     }
 
     /// Inputs and outputs as the file declares them.
     pub fn signature(&self) -> &Signature {
-        &self.signature
+        &self.content.signature
+    }
+
+    /// The inputs that the signature lacks, since they may be left out: each has a default in the file.
+    pub fn optional_inputs(&self) -> &[TensorSpec] {
+        &self.content.optional_inputs
     }
 
     /// The outputs that the signature lacks, since they can't become columns: sequences, maps, sparse tensors, and elements
     /// that have no Arrow type.
     pub fn refused_outputs(&self) -> &[RefusedOutput] {
-        &self.refused_outputs
+        &self.content.refused_outputs
+    }
+
+    /// The outputs that were sequences of tensors. The [signature](Self::signature) has their parts instead.
+    pub fn sequences(&self) -> &[SequenceOutput] {
+        &self.content.sequences
     }
 
     /// Producer, operator sets, documentation.
     pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+        &self.content.metadata
     }
 
     /// The graph, without the large [weights](Self::weights).
     pub fn graph(&self) -> Option<&proto::GraphProto> {
-        self.proto.graph.as_ref()
+        self.content.proto.graph.as_ref()
     }
 
     /// The version of each operator set that the graph is written in, by its domain.
     pub fn opsets(&self) -> HashMap<&str, i64> {
-        let sets = self.proto.opset_import.iter();
+        let sets = self.content.proto.opset_import.iter();
         sets.map(|set| (if set.domain == "ai.onnx" { "" } else { set.domain.as_str() }, set.version)).collect()
     }
 
     /// Whether the graph has operators that give missing values (NaN) a meaning: an imputer, or trees that track them.
     pub fn handles_missing_values(&self) -> bool {
-        self.proto.graph.as_ref().is_some_and(graph::handles_missing_values)
+        self.content.proto.graph.as_ref().is_some_and(graph::handles_missing_values)
     }
 
     /// Whether no row can make a run fail: all inputs are floats, and no operator looks anything up by their values.
     pub fn takes_any_row(&self) -> bool {
-        self.signature.inputs.iter().all(|input| input.element.is_float())
-            && self.proto.graph.as_ref().is_some_and(graph::is_total)
+        self.content.signature.inputs.iter().all(|input| input.element.is_float())
+            && self.content.proto.graph.as_ref().is_some_and(graph::is_total)
     }
 
     /// Whether all inputs are floats, and none of them is looked up or counted with: a run that fails on some would fail on
     /// others, too.
     pub fn takes_floats_as_they_are(&self) -> bool {
-        self.signature.inputs.iter().all(|input| input.element.is_float())
-            && !self.proto.graph.as_ref().is_some_and(graph::looks_up)
+        self.content.signature.inputs.iter().all(|input| input.element.is_float())
+            && !self.content.proto.graph.as_ref().is_some_and(graph::looks_up)
     }
 
     /// Whether the graph's weights are those of trees, which stand in its nodes.
     pub fn has_trees(&self) -> bool {
-        self.proto.graph.as_ref().is_some_and(graph::has_trees)
+        self.content.proto.graph.as_ref().is_some_and(graph::has_trees)
     }
 
     /// The labels of `output`, if the file gives it as maps from label to probability (scikit-learn's ZipMap).
     pub fn zip_map(&self, output: &str) -> Option<&ClassLabels> {
-        self.zip_maps.iter().find(|(name, _)| name == output).map(|(_, labels)| labels)
+        self.content.zip_maps.iter().find(|(name, _)| name == output).map(|(_, labels)| labels)
     }
 
     /// The classes that the columns of `output` stand for, where the graph tells.
@@ -229,30 +284,30 @@ impl Model {
         if let Some(labels) = self.zip_map(output) {
             return Some(labels.clone());
         }
-        self.proto.graph.as_ref().and_then(|graph| graph::class_labels(graph, output))
+        self.content.proto.graph.as_ref().and_then(|graph| graph::class_labels(graph, output))
     }
 
     /// The operators of the graph, one for each node, in order.
     pub fn operators(&self) -> impl Iterator<Item = &str> {
-        self.proto.graph.iter().flat_map(|graph| graph.node.iter().map(|node| node.op_type.as_str()))
+        self.content.proto.graph.iter().flat_map(|graph| graph.node.iter().map(|node| node.op_type.as_str()))
     }
 
     /// The large weights, which [`onnx_bytes`](Self::onnx_bytes) only name.
     pub fn weights(&self) -> &[Weight] {
-        &self.weights
+        &self.content.weights
     }
 
     /// Values for each row between two layers, at most: the widest sum of a matrix' rows and columns.
     pub fn widest_layer(&self) -> Option<usize> {
-        self.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.weights))
+        self.content.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.content.weights))
     }
 
     /// The graph as an ONNX file that computes `outputs` only (all if empty), its large weights marked as external.
     pub fn onnx_bytes(&self, outputs: &[&str]) -> Vec<u8> {
         if outputs.is_empty() {
-            return self.proto.encode_to_vec();
+            return self.content.proto.encode_to_vec();
         }
-        let mut proto = self.proto.clone();
+        let mut proto = self.content.proto.clone();
         if let Some(graph) = &mut proto.graph {
             graph.output.retain(|output| outputs.contains(&output.name.as_str()));
         }

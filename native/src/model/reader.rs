@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
-use sha2::{Digest, Sha256};
+
+use super::hash::Hashing;
 
 /// Bytes that are read at once, where no field asks for more.
 const CHUNK: usize = 64 * 1024;
@@ -17,7 +18,7 @@ pub(super) struct FileBuf {
     unread: u64,
     chunk: Vec<u8>,
     position: usize,
-    hash: Sha256,
+    hash: Hashing,
     failure: Option<io::Error>,
 }
 
@@ -25,13 +26,14 @@ impl FileBuf {
     /// The whole of `file`.
     pub(super) fn new(file: File) -> io::Result<Self> {
         let unread = file.metadata()?.len();
-        let mut buf = Self { file, unread, chunk: vec![], position: 0, hash: Sha256::new(), failure: None };
+        let hash = Hashing::of_size(unread);
+        let mut buf = Self { file, unread, chunk: vec![], position: 0, hash, failure: None };
         buf.refill();
         Ok(buf)
     }
 
     /// The hash of all that was read, or what went wrong while reading: a [`Buf`] can't say so.
-    pub(super) fn finish(mut self) -> io::Result<Sha256> {
+    pub(super) fn finish(mut self) -> io::Result<Hashing> {
         while self.has_remaining() {
             self.advance(self.chunk().len());
         }
@@ -47,17 +49,15 @@ impl FileBuf {
         self.position = 0;
         let mut chunk = std::mem::take(&mut self.chunk);
         self.fill(&mut chunk);
+        self.hash.update(&chunk);
         self.chunk = chunk;
     }
 
     fn fill(&mut self, bytes: &mut [u8]) {
         self.unread -= bytes.len() as u64;
-        match self.file.read_exact(bytes) {
-            Ok(()) => self.hash.update(bytes),
-            Err(failure) => {
-                bytes.fill(0);
-                self.failure.get_or_insert(failure);
-            }
+        if let Err(failure) = self.file.read_exact(bytes) {
+            bytes.fill(0);
+            self.failure.get_or_insert(failure);
         }
     }
 }
@@ -94,17 +94,22 @@ impl Buf for FileBuf {
         if here < len {
             self.position = self.chunk.len();
             self.fill(&mut bytes[here..]);
+            let bytes = Bytes::from(bytes);
+            self.hash.update_shared(bytes.slice(here..));
             self.refill();
+            bytes
         } else {
             self.advance(here);
+            bytes.into()
         }
-        bytes.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use sha2::{Digest, Sha256};
 
     use super::*;
 
@@ -124,7 +129,8 @@ mod tests {
                 }
             }
             assert!(read == content, "step {step}");
-            assert_eq!(buf.finish().expect("no failure").finalize(), Sha256::digest(&content));
+            let hash = buf.finish().expect("no failure").finish();
+            assert_eq!(hash.finalize(), Sha256::digest(&content));
         }
     }
 }

@@ -41,7 +41,7 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// Name, element type and shape of an input or output. The first dimension is the rows.
+/// Name, element type and shape of an input or output. The first dimension is mostly that of the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorSpec {
     /// The name in the graph.
@@ -92,7 +92,7 @@ impl fmt::Display for TensorSpec {
 /// The inputs that a model needs and the outputs that it gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
-    /// Inputs, without those that have a default (an initializer of the same name).
+    /// Inputs, without those that have a default: see [`Model::optional_inputs`](super::Model::optional_inputs).
     pub inputs: Vec<TensorSpec>,
     /// Outputs.
     pub outputs: Vec<TensorSpec>,
@@ -104,7 +104,7 @@ impl Signature {
     pub(super) fn declared(uri: &str, graph: &GraphProto) -> Result<(Self, Vec<RefusedOutput>)> {
         let has_default = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
         let inputs = graph.input.iter().filter(|input| !has_default(&input.name));
-        let inputs = inputs.map(|input| spec(uri, "input", input)).collect::<Result<Vec<_>>>()?;
+        let inputs = inputs.map(|input| with_shape(uri, input)).collect::<Result<Vec<_>>>()?;
         let (mut outputs, mut refused) = (vec![], vec![]);
         for output in &graph.output {
             match spec(uri, "output", output) {
@@ -119,9 +119,6 @@ impl Signature {
         }
         if inputs.is_empty() {
             bail!(InvalidModel, "'{uri}' has no input");
-        }
-        if let Some(scalar) = inputs.iter().find(|input| input.shape.is_empty()) {
-            bail!(InvalidModel, "'{uri}': input '{}' has no dimension for the rows", scalar.name);
         }
         for input in &inputs {
             let mut fixed = input.shape.iter().map(|dim| dim.size().unwrap_or(1));
@@ -140,6 +137,33 @@ impl Signature {
         }
         Ok((Self { inputs, outputs }, refused))
     }
+}
+
+/// The inputs of `graph` that may be left out, since they have a default: an initializer of the same name.
+pub(super) fn optional_inputs(uri: &str, graph: &GraphProto) -> Vec<TensorSpec> {
+    let has_default = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let inputs = graph.input.iter().filter(|input| has_default(&input.name));
+    inputs.filter_map(|input| with_shape(uri, input).ok()).collect()
+}
+
+/// The spec of an input. Without a shape it could be anything.
+fn with_shape(uri: &str, input: &ValueInfoProto) -> Result<TensorSpec> {
+    let declared = spec(uri, "input", input)?;
+    match &input.r#type {
+        Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), .. }) if tensor.shape.is_none() => {
+            bail!(InvalidModel, "'{uri}': input '{}' has no shape, so where its rows are is not known", declared.name)
+        }
+        _ => Ok(declared),
+    }
+}
+
+/// An output that is a sequence of tensors, which the graph gives one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceOutput {
+    /// Its name in the graph.
+    pub name: String,
+    /// The outputs that it is made of, in order.
+    pub parts: Vec<String>,
 }
 
 /// An output that can't become a column.

@@ -427,7 +427,7 @@ pub(super) fn category_mapper(builder: &mut ProgramBuilder, node: &Node<'_>) -> 
     }])
 }
 
-/// Elements of a constant, at positions that differ from row to row.
+/// Elements of a constant, or rows of a table such as embeddings, at positions that differ from row to row.
 pub(super) fn gather_by_row(
     builder: &mut ProgramBuilder,
     table: &Value,
@@ -437,10 +437,25 @@ pub(super) fn gather_by_row(
     let Some(values) = table.scalars().filter(|_| table.rows.is_none()) else {
         unsupported!("picks from rows at positions of rows");
     };
-    if table.rank() != 1 || axis != 0 {
+    if table.rank() == 0 || axis != 0 || (table.rank() > 1 && table.element == ElementType::String) {
         unsupported!("picks from {:?} at positions of rows", table.dims);
     }
     let values: Vec<_> = values.into_iter().cloned().collect();
+    if table.rank() > 1 {
+        let dims = [&indices.dims, &table.dims[1..]].concat();
+        check_size(&dims)?;
+        let positions = checked_positions(builder, &indices.items, table.dims[0])?;
+        let width: usize = table.dims[1..].iter().product();
+        let columns: Vec<Vec<Scalar>> =
+            (0..width).map(|column| values.iter().skip(column).step_by(width).cloned().collect()).collect();
+        let mut items = Vec::with_capacity(positions.len() * width);
+        for position in &positions {
+            for column in &columns {
+                items.extend(from_table(builder, std::slice::from_ref(position), column, None)?);
+            }
+        }
+        return Ok(vec![Value { element: table.element, dims, items, texts: None, ..indices.clone() }]);
+    }
     let items = look_up_in(builder, &indices.items, &values)?;
     let texts = match table.element {
         ElementType::String => Some(texts_of(values.iter())?),
@@ -451,12 +466,17 @@ pub(super) fn gather_by_row(
 
 /// What stands at the positions `indices` in `values`, from the end where they are negative.
 fn look_up_in(builder: &mut ProgramBuilder, indices: &[Operand], values: &[Scalar]) -> Result<Vec<Operand>> {
-    let size = values.len() as i64;
+    let positions = checked_positions(builder, indices, values.len())?;
+    from_table(builder, &positions, values, None)
+}
+
+/// The positions `indices` in a table of `size` places, counted from the start; others are refused when rows are scored.
+fn checked_positions(builder: &mut ProgramBuilder, indices: &[Operand], size: usize) -> Result<Vec<Operand>> {
+    let size = size as i64;
     let pairs = (-size..size).map(|position| (position, position.rem_euclid(size)));
     let unknown = Some("a position outside the model's table");
     let kernel = LookUp { codes: Codes::new(pairs, NONE), default: NONE, unknown };
-    let positions = builder.emit(kernel, indices, &vec![Kind::I64; indices.len()])?;
-    from_table(builder, &positions, values, None)
+    builder.emit(kernel, indices, &vec![Kind::I64; indices.len()])
 }
 
 pub(super) fn array_feature_extractor(builder: &mut ProgramBuilder, node: &Node<'_>) -> Result<Vec<Value>> {

@@ -6,6 +6,7 @@ mod category;
 mod class_names;
 mod elementwise;
 mod linear;
+mod normalization;
 mod post_transform;
 mod product;
 mod reduce;
@@ -63,6 +64,7 @@ fn standard(name: &str) -> Option<Lowering> {
         "ArgMax" | "ArgMin" => reduce::arg_extreme,
         "Softmax" | "LogSoftmax" => reduce::softmax,
         "CumSum" => reduce::cumulative_sum,
+        "BatchNormalization" => normalization::batch_normalization,
         "LpNormalization" => reduce::lp_normalization,
         "TopK" => reduce::top_k,
         "OneHot" => category::one_hot,
