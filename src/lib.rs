@@ -57,12 +57,13 @@ pub use session::{PredictExt, PredictSql};
 pub use statement::{PredictStatement, parse_sql, run_statement};
 
 // Models as data, and how they are called.
-pub use call::{DependentRows, ModelOptions, NullPolicy};
+pub use call::{DependentRows, FeatureName, GivenLabels, ModelOptions, NullPolicy};
 /// Models as data, and the engine that needs no library, for who uses them alone.
 pub use datafusion_predict_native as native;
 pub use datafusion_predict_native::{
     ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Signature, Tensor, TensorData, TensorSpec,
 };
+pub use encode::BytesTaken;
 pub use registry::RegisteredModel;
 pub use scoring::Predictor;
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::GivenLabels;
+use crate::encode::BytesTaken;
 use crate::engine::Device;
 use crate::error::{Error, Result, bail, error};
 
@@ -104,12 +106,37 @@ pub struct ModelOptions {
     pub missing_text: Option<String>,
     /// What is done if rows are not scored independently of each other.
     pub on_dependent_rows: Option<DependentRows>,
+    /// What all rows have in an input, by its name in lower case (`constant.sr 16000`): such an input is no feature. A
+    /// number, a text, a list in brackets, or `zeros`.
+    pub constants: BTreeMap<String, String>,
+    /// Sizes for dimensions of the inputs that the file leaves open, by their names in lower case (`size.height 320`), or by
+    /// input and place (`size.images.3`).
+    pub sizes: BTreeMap<String, usize>,
+    /// Names for the classes: of the columns of a score for each, or of the numbers of the best.
+    pub labels: Option<GivenLabels>,
+    /// Which bytes of a column of bytes are given to a model that takes a fixed number.
+    pub bytes: Option<BytesTaken>,
+    /// What a value of bytes that is too short is padded with; 0 if not given.
+    pub pad: Option<u32>,
 }
 
 impl ModelOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 8] =
-        ["output", "class", "on_null", "batch_size", "device", "max_run", "missing_text", "on_dependent_rows"];
+    pub const NAMES: [&str; 13] = [
+        "output",
+        "class",
+        "on_null",
+        "batch_size",
+        "device",
+        "max_run",
+        "missing_text",
+        "on_dependent_rows",
+        "constant.…",
+        "size.…",
+        "labels",
+        "bytes",
+        "pad",
+    ];
 
     /// Options from their names and values.
     ///
@@ -150,6 +177,23 @@ impl ModelOptions {
                 }
                 "missing_text" => options.missing_text = Some(value.to_owned()),
                 "on_dependent_rows" => options.on_dependent_rows = Some(value.parse()?),
+                "labels" => options.labels = Some(value.parse()?),
+                "bytes" => options.bytes = Some(value.parse()?),
+                "pad" => {
+                    options.pad = Some(value.parse().map_err(|_| {
+                        error!(InvalidOption, "option 'pad' is '{value}': expected a number from 0 on, such as 256")
+                    })?);
+                }
+                _ if name.strip_prefix("constant.").is_some_and(|input| !input.is_empty()) => {
+                    options.constants.insert(name["constant.".len()..].to_owned(), value.to_owned());
+                }
+                _ if name.strip_prefix("size.").is_some_and(|dimension| !dimension.is_empty()) => {
+                    let size = value.parse().ok().filter(|size| *size > 0);
+                    let size = size.ok_or_else(|| {
+                        error!(InvalidOption, "option '{name}' is '{value}': expected a size from 1 on")
+                    })?;
+                    options.sizes.insert(name["size.".len()..].to_owned(), size);
+                }
                 _ => {
                     let names = [Self::NAMES.as_slice(), other].concat();
                     let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
@@ -176,8 +220,11 @@ impl ModelOptions {
 
 impl From<ModelOptions> for BTreeMap<String, String> {
     fn from(options: ModelOptions) -> Self {
-        let ModelOptions { output, class, on_null, batch_size, device, max_run, missing_text, on_dependent_rows } =
-            options;
+        let ModelOptions {
+            output, class, on_null, batch_size, device, max_run, missing_text, on_dependent_rows, ..
+        } = options;
+        let constants = options.constants.into_iter().map(|(input, value)| (format!("constant.{input}"), value));
+        let sizes = options.sizes.into_iter().map(|(name, size)| (format!("size.{name}"), size.to_string()));
         let pairs = [
             ("output", output),
             ("class", class),
@@ -187,8 +234,12 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("max_run", max_run.map(|time| humantime::format_duration(time).to_string())),
             ("missing_text", missing_text),
             ("on_dependent_rows", on_dependent_rows.map(|rows| rows.to_string())),
+            ("labels", options.labels.map(|labels| labels.to_string())),
+            ("bytes", options.bytes.map(|bytes| bytes.to_string())),
+            ("pad", options.pad.map(|pad| pad.to_string())),
         ];
-        pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        pairs.chain(constants).chain(sizes).collect()
     }
 }
 

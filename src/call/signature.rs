@@ -1,9 +1,8 @@
 //! How a model is called.
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion_predict_native::TensorSpec;
 
-use crate::encode::{ArgumentError, InputEncoder};
+use crate::encode::{ArgumentError, InputEncoder, is_list_like};
 use crate::error::{Error, Result, bail, error};
 
 /// The arguments that a model takes, and the type of what it gives: all that planning a call needs.
@@ -17,14 +16,19 @@ pub(crate) struct CallSignature {
 }
 
 impl CallSignature {
-    /// Of a model with these `inputs`. `features` names the arguments, in order, if they have names.
-    pub(crate) fn new(inputs: Vec<TensorSpec>, features: Option<Vec<String>>, returns: DataType) -> Self {
-        Self { features, encoder: InputEncoder::new(inputs), returns }
+    /// Of a model whose inputs `encoder` fills. `features` names the arguments, in order, if they have names.
+    pub(crate) fn new(encoder: InputEncoder, features: Option<Vec<String>>, returns: DataType) -> Self {
+        Self { features, encoder, returns }
     }
 
     /// The features' names in the order of the arguments, unless the input is a matrix that names none.
     pub(crate) fn features(&self) -> Option<&[String]> {
         self.features.as_deref()
+    }
+
+    /// The name of the one input whose rows a list column may hold, where the features have no names.
+    pub(crate) fn input_name(&self) -> Option<&str> {
+        self.encoder.matrix().filter(|_| self.features.is_none()).map(|matrix| matrix.name.as_str())
     }
 
     /// How arguments become tensors.
@@ -42,8 +46,14 @@ impl CallSignature {
     /// # Errors
     /// What does not fit, with the argument, what was expected and what was found.
     pub(crate) fn check(&self, label: &str, types: &[DataType]) -> Result<()> {
-        let one_list = types.len() == 1 && self.encoder.matrix().is_some() && types[0].is_list();
+        let one_list = types.len() == 1 && self.encoder.matrix().is_some() && is_list_like(&types[0]);
         if let Some(width) = self.encoder.width().filter(|width| *width != types.len() && !one_list) {
+            if let ([found], Some([name])) = (types, self.features()) {
+                bail!(
+                    InvalidArguments,
+                    "model '{label}': feature '{name}': expected a list of {width} values, found {found}"
+                );
+            }
             let names = self.features.as_ref().map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
             let features = if width == 1 { "feature" } else { "features" };
             bail!(InvalidArguments, "model '{label}' takes {width} {features}{names}, found {}", types.len());

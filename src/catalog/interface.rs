@@ -4,7 +4,7 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::call::CallSignature;
+use crate::call::{CallSignature, FeatureName};
 use crate::encode::{InputEncoder, list_type, map_type};
 
 /// Features and outputs of a version, as texts that outlast this program.
@@ -31,6 +31,9 @@ pub struct Feature {
     /// Element type and shape of one value: `float`, `float[224,224,3]`.
     #[serde(rename = "type")]
     pub value_type: String,
+    /// The input of the graph whose columns it is one of, if there are several inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
 }
 
 /// One input or output of the graph.
@@ -52,7 +55,7 @@ impl From<&TensorSpec> for TensorNote {
 impl Interface {
     /// Of a model that was run: its `signature`, as it was seen, and that of its calls.
     pub(crate) fn of(signature: &Signature, call: &CallSignature) -> Self {
-        let interface = Self::new(signature, call.features().unwrap_or_default());
+        let interface = Self::new(signature, call.encoder(), call.features().unwrap_or_default());
         Self { returns: Some(type_text(call.returns())), ..interface }
     }
 
@@ -64,17 +67,25 @@ impl Interface {
         let names: Option<Vec<_>> = self.features.iter().map(|feature| feature.name.clone()).collect();
         let names = names.filter(|names| !names.is_empty());
         // Names for a matrix of unknown width settle its width.
-        if let (Some(names), [matrix]) = (&names, inputs.as_mut_slice())
+        if let (Some([_, _, ..]), [matrix]) = (names.as_deref(), inputs.as_mut_slice())
             && let [_, width @ Dimension::Dynamic(_)] = matrix.shape.as_mut_slice()
         {
-            *width = Dimension::Fixed(names.len());
+            *width = Dimension::Fixed(names.as_ref().map_or(0, Vec::len));
         }
-        Some(CallSignature::new(inputs, names, returns))
+        let has_columns =
+            |input: &TensorSpec| self.features.iter().any(|feature| feature.input.as_ref() == Some(&input.name));
+        let by_column: Vec<_> = inputs.iter().map(has_columns).collect();
+        let encoder = match by_column.contains(&true) {
+            true => InputEncoder::with_columns(inputs, by_column),
+            false => InputEncoder::new(inputs),
+        };
+        Some(CallSignature::new(encoder, names, returns))
     }
 
     /// The features' names; none if they have none.
-    pub(crate) fn feature_names(&self) -> Vec<String> {
-        self.features.iter().filter_map(|feature| feature.name.clone()).collect()
+    pub(crate) fn feature_names(&self) -> Vec<FeatureName> {
+        let named = |feature: &Feature| Some(FeatureName { name: feature.name.clone()?, input: feature.input.clone() });
+        self.features.iter().filter_map(named).collect()
     }
 
     /// The Arrow type that `returns` is the text of.
@@ -94,32 +105,52 @@ impl Interface {
     }
 
     /// As the file declares it.
-    pub(crate) fn declared(model: &Model, features: &[String]) -> Self {
-        match model.signature().inputs.as_slice() {
+    pub(crate) fn declared(model: &Model, features: &[FeatureName]) -> Self {
+        let signature = model.signature();
+        let encoder = InputEncoder::new(signature.inputs.clone());
+        let names: Vec<_> = features.iter().map(|feature| feature.name.clone()).collect();
+        match signature.inputs.as_slice() {
             // The name of a single feature is its input's, as when the model is loaded.
             [only] if features.is_empty() && only.row_elements() == Some(1) => {
-                Self::new(model.signature(), std::slice::from_ref(&only.name))
+                Self::new(signature, &encoder, std::slice::from_ref(&only.name))
             }
-            _ => Self::new(model.signature(), features),
+            [_] => Self::new(signature, &encoder, &names),
+            inputs => {
+                let has_columns =
+                    |input: &TensorSpec| features.iter().any(|feature| feature.input.as_ref() == Some(&input.name));
+                let by_column = inputs.iter().map(has_columns).collect();
+                Self::new(signature, &InputEncoder::with_columns(inputs.to_vec(), by_column), &names)
+            }
         }
     }
 
-    fn new(signature: &Signature, names: &[String]) -> Self {
+    fn new(signature: &Signature, encoder: &InputEncoder, names: &[String]) -> Self {
         let Signature { inputs, outputs } = signature;
-        let encoder = InputEncoder::new(inputs.clone());
-        let features = match encoder.matrix() {
-            Some(matrix) => {
+        let mut given = names.iter();
+        let features = match (encoder.matrix(), names) {
+            // A list column.
+            (Some(matrix), [name]) if matrix.row_elements().is_some_and(|width| width != 1) => {
+                vec![Feature { name: Some(name.clone()), value_type: matrix.row_type_line(), input: None }]
+            }
+            (Some(matrix), _) => {
                 let width = encoder.width().unwrap_or(names.len());
-                let feature = |i| Feature { name: names.get(i).cloned(), value_type: matrix.element.to_string() };
+                let element = matrix.element.to_string();
+                let feature = |i| Feature { name: names.get(i).cloned(), value_type: element.clone(), input: None };
                 // A wide vector is one thing, not thousands of features.
                 if width <= WIDEST || !names.is_empty() { (0..width).map(feature).collect() } else { vec![] }
             }
-            None => {
-                let feature = |(i, input): (usize, &TensorSpec)| Feature {
-                    name: Some(names.get(i).unwrap_or(&input.name).clone()),
-                    value_type: input.row_type_line(),
-                };
-                inputs.iter().enumerate().map(feature).collect()
+            (None, _) => {
+                let features = encoder.inputs().flat_map(|(input, by_column)| {
+                    let count = if by_column { input.row_elements().unwrap_or(1) } else { 1 };
+                    let value_type = if by_column { input.element.to_string() } else { input.row_type_line() };
+                    let names: Vec<_> = given.by_ref().take(count).collect();
+                    (0..count).map(move |i| Feature {
+                        name: Some(names.get(i).map_or(&input.name, |name| *name).clone()),
+                        value_type: value_type.clone(),
+                        input: by_column.then(|| input.name.clone()),
+                    })
+                });
+                features.collect()
             }
         };
         let notes = |specs: &[TensorSpec]| specs.iter().map(TensorNote::from).collect();
@@ -297,6 +328,7 @@ mod tests {
         let feature = |&(name, value_type): &(&str, &str)| Feature {
             name: (!name.is_empty()).then(|| name.to_owned()),
             value_type: value_type.to_owned(),
+            input: None,
         };
         Interface {
             features: features.iter().map(feature).collect(),

@@ -1,6 +1,7 @@
 //! Arrow columns → tensors.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, OffsetSizeTrait, PrimitiveArray, StringArray,
@@ -9,11 +10,14 @@ use datafusion::arrow::array::{
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use datafusion::arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    DataType, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
+use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion_predict_native::{Dimension, ElementType, Tensor, TensorData, TensorSpec};
 use half::{bf16, f16};
+
+use super::lists::is_bytes;
 
 /// Rows that are transposed together: at 28 columns of float32, 28 kB, which the first-level cache holds.
 const BLOCK_ROWS: usize = 256;
@@ -33,49 +37,105 @@ fn wrong<T>(argument: usize, problem: impl Into<String>) -> Result<T> {
 
 /// How the arguments of a call become the inputs of a model.
 ///
-/// - One input `[N]`, `[N,1]` or `[N,F]`: one argument for each of the F columns, or one list column.
-/// - Any other: one argument for each input; a list, nested or flat, where a row has several elements.
+/// - A matrix `[N]`, `[N,1]` or `[N,F]` that is the only input, or whose columns have names: one argument for each of its F
+///   columns. The only input may also come as one list column.
+/// - Any other input: one argument; a list, nested or flat, where a row has several elements.
 #[derive(Debug, Clone)]
 pub(crate) struct InputEncoder {
     inputs: Vec<TensorSpec>,
+    /// For each input, whether its columns are arguments of their own.
+    by_column: Vec<bool>,
 }
 
 impl InputEncoder {
+    /// For `inputs` of which the only one, if it is a matrix, has arguments for its columns.
     pub(crate) fn new(inputs: Vec<TensorSpec>) -> Self {
-        Self { inputs }
+        let by_column = match inputs.as_slice() {
+            [only] => vec![is_matrix(only)],
+            several => vec![false; several.len()],
+        };
+        Self { inputs, by_column }
     }
 
-    /// The input, if it is a matrix whose columns are arguments of their own.
+    /// For `inputs` of which those that are matrices of a known width have arguments for their columns where `by_column` says
+    /// so.
+    pub(crate) fn with_columns(inputs: Vec<TensorSpec>, by_column: Vec<bool>) -> Self {
+        let knows_width =
+            |(input, wanted): (&TensorSpec, bool)| wanted && is_matrix(input) && input.row_elements().is_some();
+        let by_column = inputs.iter().zip(by_column).map(knows_width).collect();
+        Self { inputs, by_column }
+    }
+
+    /// The same for inputs with other sizes.
+    pub(crate) fn for_inputs(&self, inputs: Vec<TensorSpec>) -> Self {
+        Self { inputs, by_column: self.by_column.clone() }
+    }
+
+    /// The inputs, each with whether its columns are arguments of their own.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (&TensorSpec, bool)> {
+        self.inputs.iter().zip(self.by_column.iter().copied())
+    }
+
+    /// The only input, if it is a matrix whose columns are arguments of their own.
     pub(crate) fn matrix(&self) -> Option<&TensorSpec> {
-        match self.inputs.as_slice() {
-            [input] if input.shape.len() <= 2 => Some(input),
+        match (self.inputs.as_slice(), self.by_column.as_slice()) {
+            ([input], [true]) => Some(input),
             _ => None,
         }
     }
 
     /// The number of features, if it is always the same.
     pub(crate) fn width(&self) -> Option<usize> {
-        match self.matrix() {
-            Some(matrix) => matrix.row_elements(),
-            None => Some(self.inputs.len()),
+        let widths = self.inputs().map(|(input, by_column)| if by_column { input.row_elements() } else { Some(1) });
+        widths.sum()
+    }
+
+    /// The input that an argument belongs to, and whether it is one of its columns.
+    fn input_of(&self, argument: usize) -> Option<(&TensorSpec, bool)> {
+        if let Some(matrix) = self.matrix() {
+            return Some((matrix, true));
         }
+        let mut end = 0;
+        self.inputs().find(|(input, by_column)| {
+            end += if *by_column { input.row_elements().unwrap_or(1) } else { 1 };
+            argument < end
+        })
+    }
+
+    /// The arguments of each input.
+    fn by_input<'a, T>(&'a self, mut arguments: &'a [T]) -> impl Iterator<Item = (&'a TensorSpec, bool, &'a [T])> {
+        let is_only = self.matrix().is_some();
+        self.inputs().map(move |(input, by_column)| {
+            let width = match input.row_elements() {
+                _ if is_only => arguments.len(),
+                Some(width) if by_column => width,
+                _ => 1,
+            };
+            let (these, rest) = arguments.split_at(width.min(arguments.len()));
+            arguments = rest;
+            (input, by_column, these)
+        })
     }
 
     /// Whether the arguments are one list column that holds a matrix' rows.
     fn is_list_of_features(&self, types: &[&DataType]) -> bool {
-        self.matrix().is_some() && matches!(types, [only] if is_list(only))
+        self.matrix().is_some() && matches!(types, [only] if is_list_like(only))
     }
 
     /// Whether a NULL in this argument can be given to the model, as NaN.
     pub(crate) fn has_nan(&self, argument: usize) -> bool {
-        let input = if self.matrix().is_some() { self.inputs.first() } else { self.inputs.get(argument) };
-        input.is_some_and(|input| input.element.is_float())
+        self.input_of(argument).is_some_and(|(input, _)| input.element.is_float())
     }
 
     /// Whether this argument is a text, or a list of them.
     pub(crate) fn is_text(&self, argument: usize) -> bool {
-        let input = if self.matrix().is_some() { self.inputs.first() } else { self.inputs.get(argument) };
-        input.is_some_and(|input| input.element == ElementType::String)
+        self.input_of(argument).is_some_and(|(input, _)| input.element == ElementType::String)
+    }
+
+    /// The values of the list that this argument of `count` holds in each row, where that is always the same.
+    pub(crate) fn list_length(&self, argument: usize, count: usize) -> Option<usize> {
+        let (input, by_column) = self.input_of(argument)?;
+        if by_column && !(self.matrix().is_some() && count == 1) { None } else { input.row_elements() }
     }
 
     /// Checks the arguments' types; their number has been checked against [`width`](Self::width).
@@ -83,22 +143,19 @@ impl InputEncoder {
         let all: Vec<_> = types.iter().collect();
         let as_list = self.is_list_of_features(&all);
         for (argument, found) in types.iter().enumerate() {
-            let input = if self.matrix().is_some() { &self.inputs[0] } else { &self.inputs[argument] };
-            let takes_list = as_list || (self.matrix().is_none() && input.row_elements() != Some(1));
-            let expected = if takes_list {
-                format!("a list of {}", input.element.arrow())
-            } else {
-                input.element.arrow().to_string()
+            let Some((input, by_column)) = self.input_of(argument) else { return wrong(argument, "is one too many") };
+            let takes_list = as_list || (!by_column && input.row_elements() != Some(1));
+            let expected = match input.row_elements() {
+                _ if !takes_list => input.element.arrow().to_string(),
+                Some(length) => format!("a list of {length} {}", input.element.arrow()),
+                None => format!("a list of {}", input.element.arrow()),
             };
-            let inner = if takes_list { innermost(found) } else { Some(found) };
-            match inner {
-                Some(inner) if input.element.accepts(inner) => {}
-                Some(inner) if is_list(inner) => return wrong(argument, format!("expected {expected}, found {found}")),
-                Some(inner) => {
-                    let hint = cast_hint(inner, input.element).map(|hint| format!(": convert it with {hint}"));
-                    return wrong(argument, format!("expected {expected}, found {found}{}", hint.unwrap_or_default()));
-                }
-                None => return wrong(argument, format!("expected {expected}, found {found}")),
+            let inner = if takes_list { innermost(found) } else { Some(vec![found]) };
+            let Some(inner) = inner else { return wrong(argument, format!("expected {expected}, found {found}")) };
+            if let Some(inner) = inner.into_iter().find(|inner| !input.element.accepts(inner)) {
+                let hint = if is_list_like(inner) { None } else { cast_hint(inner, input.element) };
+                let hint = hint.map(|hint| format!(": convert it with {hint}")).unwrap_or_default();
+                return wrong(argument, format!("expected {expected}, found {found}{hint}"));
             }
         }
         Ok(())
@@ -106,22 +163,40 @@ impl InputEncoder {
 
     /// Whether this argument, of `arguments`, is a list.
     pub(crate) fn takes_list(&self, argument: usize, arguments: &[ArrayRef]) -> bool {
-        match self.matrix() {
-            Some(_) => is_list(arguments[argument].data_type()),
-            None => self.inputs[argument].row_elements() != Some(1),
+        match self.input_of(argument) {
+            Some((_, true)) => is_list(arguments[argument].data_type()),
+            Some((input, false)) => input.row_elements() != Some(1),
+            None => false,
         }
     }
 
-    /// Groups of rows whose lists have the same lengths, if there are several such groups: a tensor's rows are equally
-    /// long.
-    pub(crate) fn ragged_groups(&self, arguments: &[ArrayRef], rows: usize) -> Option<Vec<UInt64Array>> {
-        let mut groups: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
+    /// Groups of rows that can't be scored in one run, if there are several such groups: their lists have different lengths, where
+    /// a tensor's rows are equally long, or they differ in an input that all rows of a run `share`.
+    pub(crate) fn groups(
+        &self,
+        arguments: &[ArrayRef],
+        rows: usize,
+        share: &[bool],
+    ) -> Result<Option<Vec<UInt64Array>>> {
+        let lists = self.inputs.iter().any(|input| input.row_elements().is_none());
+        let shared: Vec<_> = self.by_input(arguments).zip(share).filter(|(_, shared)| **shared).collect();
+        if !lists && shared.is_empty() {
+            return Ok(None);
+        }
+        let shared: Vec<_> = shared.into_iter().flat_map(|((_, _, columns), _)| columns).cloned().collect();
+        let fields = shared.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+        let values = RowConverter::new(fields).and_then(|converter| converter.convert_columns(&shared));
+        let values = values.or_else(|cause| wrong(0, cause.to_string()))?;
+        let value = |row: usize| if shared.is_empty() { None } else { Some(values.row(row)) };
+        let mut groups: BTreeMap<(Vec<usize>, Option<_>), Vec<u64>> = BTreeMap::new();
         for row in 0..rows {
             let mut lengths = vec![];
-            arguments.iter().for_each(|argument| push_lengths(argument, row, &mut lengths));
-            groups.entry(lengths).or_default().push(row as u64);
+            if lists {
+                arguments.iter().for_each(|argument| push_lengths(argument, row, &mut lengths));
+            }
+            groups.entry((lengths, value(row))).or_default().push(row as u64);
         }
-        (groups.len() > 1).then(|| groups.into_values().map(UInt64Array::from).collect())
+        Ok((groups.len() > 1).then(|| groups.into_values().map(UInt64Array::from).collect()))
     }
 
     /// The arguments as the columns of each input, for an engine that reads them where they lie; `None` if a list is
@@ -130,43 +205,50 @@ impl InputEncoder {
         if arguments.iter().any(|argument| is_list(argument.data_type())) {
             return None;
         }
-        let column = |(argument, array): (usize, &ArrayRef)| {
-            let input = if self.matrix().is_some() { &self.inputs[0] } else { &self.inputs[argument] };
-            match input.element {
-                ElementType::String if !is_text(array.data_type()) => convert(array, input.element, argument),
-                ElementType::String => Ok(array.clone()),
-                element => convert(array, element, argument),
+        let mut argument = 0;
+        let mut column = |element: ElementType, array: &ArrayRef| {
+            argument += 1;
+            match element {
+                ElementType::String if is_text(array.data_type()) => Ok(array.clone()),
+                element => convert(array, element, argument - 1),
             }
         };
-        let columns: Result<Vec<_>> = arguments.iter().enumerate().map(column).collect();
-        Some(columns.map(|columns| match self.matrix() {
-            Some(_) => vec![columns],
-            None => columns.into_iter().map(|column| vec![column]).collect(),
-        }))
+        let inputs = self.by_input(arguments);
+        let columns =
+            inputs.map(|(input, _, arrays)| arrays.iter().map(|array| column(input.element, array)).collect());
+        Some(columns.collect())
     }
 
     /// The inputs for `rows` rows. NULL among floats becomes NaN; elsewhere the caller has left such rows out.
     pub(crate) fn encode(&self, arguments: &[ArrayRef], rows: usize) -> Result<Vec<Tensor>> {
-        let types: Vec<_> = arguments.iter().map(|argument| argument.data_type()).collect();
-        if self.is_list_of_features(&types) {
-            return Ok(vec![list_tensor(&self.inputs[0], &arguments[0], 0, rows)?]);
-        }
-        if let Some(matrix) = self.matrix() {
-            return Ok(vec![matrix_tensor(matrix, arguments, rows)?]);
-        }
-        let inputs = self.inputs.iter().zip(arguments).enumerate();
-        inputs
-            .map(|(argument, (input, array))| match is_list(array.data_type()) {
-                true => list_tensor(input, array, argument, rows),
-                false => {
-                    let mut tensor = matrix_tensor(input, std::slice::from_ref(array), rows)
-                        .map_err(|error| ArgumentError { argument, ..error })?;
-                    tensor.shape = std::iter::once(rows).chain(vec![1; input.row_shape().len()]).collect();
+        let mut first = 0;
+        let encoded = self.by_input(arguments).map(|(input, by_column, arrays)| {
+            let start = first;
+            first += arrays.len();
+            match arrays {
+                [list] if is_list(list.data_type()) => list_tensor(input, list, start, rows),
+                _ => {
+                    let mut tensor = matrix_tensor(input, arrays, rows)
+                        .map_err(|error| ArgumentError { argument: start + error.argument, ..error })?;
+                    if !by_column {
+                        tensor.shape = std::iter::once(rows).chain(vec![1; input.row_shape().len()]).collect();
+                    }
                     Ok(tensor)
                 }
-            })
-            .collect()
+            }
+        });
+        encoded.collect()
     }
+}
+
+/// Whether a row of the input is one value, or one for each column.
+fn is_matrix(input: &TensorSpec) -> bool {
+    input.shape.len() <= 2
+}
+
+/// The elements of one column.
+pub(crate) fn element_tensor(element: ElementType, column: &ArrayRef, rows: usize) -> Result<TensorData> {
+    elements(element, std::slice::from_ref(column), rows)
 }
 
 /// The SQL that makes an element of a value that is not taken for one, if there is any.
@@ -211,13 +293,26 @@ fn is_list(data_type: &DataType) -> bool {
     matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _))
 }
 
-/// The type of the elements of a list, through all its levels; `None` if it is no list.
-fn innermost(data_type: &DataType) -> Option<&DataType> {
+/// Whether values of this type are lists, or [made lists](super::as_lists) before they are encoded.
+pub(crate) fn is_list_like(data_type: &DataType) -> bool {
+    is_list(data_type) || is_bytes(data_type)
+}
+
+/// The types of the elements of a list, through all its levels; `None` if it is no list. Bytes are lists of integers, and
+/// structs in a list are lists of their fields.
+fn innermost(data_type: &DataType) -> Option<Vec<&DataType>> {
+    fn items(data_type: &DataType) -> Vec<&DataType> {
+        match data_type {
+            DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
+            other => innermost(other).unwrap_or_else(|| vec![other]),
+        }
+    }
     match data_type {
         DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-            Some(innermost(field.data_type()).unwrap_or(field.data_type()))
+            Some(items(field.data_type()))
         }
-        DataType::Null => Some(data_type),
+        DataType::Null => Some(vec![data_type]),
+        bytes if is_bytes(bytes) => Some(vec![&DataType::UInt8]),
         _ => None,
     }
 }
@@ -343,7 +438,15 @@ fn strings(column: &ArrayRef, argument: usize) -> Result<TensorData> {
 
 /// A list column → a tensor; contiguous lists of the tensor's own element type are not copied.
 fn list_tensor(input: &TensorSpec, column: &ArrayRef, argument: usize, rows: usize) -> Result<Tensor> {
-    let (values, levels) = flatten(column, argument)?;
+    let (values, levels) = flatten(column, argument).map_err(|error| match input.row_elements() {
+        Some(expected) => {
+            let problem = format!("expected {expected} values in each row, but {}", error.problem);
+            let remedy =
+                if column.data_type() == &bytes_list() { "; OPTIONS (bytes 'first') cuts and pads them" } else { "" };
+            ArgumentError { problem: problem + remedy, ..error }
+        }
+        None => error,
+    })?;
     let found: usize = levels.iter().product();
     let row_shape = row_shape(input, &levels, found).or_else(|expected| {
         let found = match levels.as_slice() {
@@ -377,9 +480,20 @@ fn row_shape(input: &TensorSpec, levels: &[usize], found: usize) -> Result<Vec<u
         }
         _ => {
             let dims: Vec<_> = declared.iter().map(Dimension::to_string).collect();
-            Err(format!("lists of [{}]", dims.join(",")))
+            let open = declared.iter().enumerate().filter(|(_, dim)| dim.size().is_none());
+            let open = open.map(|(place, dim)| match dim {
+                Dimension::Dynamic(Some(name)) => format!("size.{name} …"),
+                _ => format!("'size.{}.{}' …", input.name, place + 2),
+            });
+            let remedy = open.collect::<Vec<_>>().join(", ");
+            Err(format!("lists of [{}] (flat lists fit with OPTIONS ({remedy}))", dims.join(",")))
         }
     }
+}
+
+/// The type of bytes that were made lists.
+fn bytes_list() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::UInt8, true)))
 }
 
 /// The elements of a list column and the length of its lists at each level, which must be the same for all rows.
@@ -389,7 +503,7 @@ fn flatten(column: &ArrayRef, argument: usize) -> Result<(ArrayRef, Vec<usize>)>
         let mut lengths = offsets.lengths();
         let length = lengths.next().unwrap_or(0);
         if let Some(other) = lengths.find(|other| *other != length) {
-            return wrong(argument, format!("its lists have {length} and {other} values, expected equally many"));
+            return wrong(argument, format!("its lists have {length} and {other} values"));
         }
         let (start, end) = (offsets[0].as_usize(), offsets[list.len()].as_usize());
         Ok((list.values().slice(start, end - start), length))
@@ -414,10 +528,7 @@ fn flatten(column: &ArrayRef, argument: usize) -> Result<(ArrayRef, Vec<usize>)>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use datafusion::arrow::array::{FixedSizeListArray, Float32Array, Float64Array, Int32Array};
-    use datafusion::arrow::datatypes::Field;
 
     use super::*;
 

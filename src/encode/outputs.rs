@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, Int64Array, ListArray, MapArray, StringArray, StructArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, MapArray, StringArray, StructArray};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
 use datafusion::common::Result;
 use datafusion_predict_native::{ClassLabels, Dimension, Labels, Tensor, TensorSpec};
 
@@ -28,13 +28,30 @@ enum Form {
     Class(usize),
     /// `[N,k]`: a map from label to value.
     Map(ClassLabels),
+    /// Several tensors of one type: a list of what each is for the row.
+    Sequence(Vec<OutputColumn>),
+    /// `[N]` or `[N,1]`: the label of the class whose number the model gives.
+    Label(ClassLabels),
 }
 
 impl OutputColumn {
-    /// The column for the output `spec`: its list or number; a map if `zip_map` labels its columns.
-    pub(crate) fn new(spec: &TensorSpec, zip_map: Option<&ClassLabels>) -> Self {
+    /// Whether the output `spec` has a score for each class, or the number of one.
+    pub(crate) fn takes_labels(spec: &TensorSpec, labels: &ClassLabels) -> bool {
+        match spec.row_shape() {
+            [] | [Dimension::Fixed(1)] => spec.element.arrow().is_integer(),
+            [Dimension::Fixed(classes)] => spec.element.is_float() && *classes == labels.len(),
+            _ => false,
+        }
+    }
+
+    /// The column for the output `spec`: its list or number; a map if there are `labels` for its columns, and a label if there
+    /// are for its values.
+    pub(crate) fn new(spec: &TensorSpec, labels: Option<&ClassLabels>) -> Self {
         let value = spec.element.arrow();
-        let (data_type, form) = match (zip_map, spec.row_shape()) {
+        let (data_type, form) = match (labels, spec.row_shape()) {
+            (Some(labels), [] | [Dimension::Fixed(1)]) if value.is_integer() => {
+                (key_type(labels), Form::Label(labels.clone()))
+            }
             (Some(labels), _) => (map_type(key_type(labels), value), Form::Map(labels.clone())),
             (None, [] | [Dimension::Fixed(1)]) => (value, Form::Scalar),
             (None, dims) => {
@@ -50,12 +67,43 @@ impl OutputColumn {
         Self { name: spec.name.clone(), data_type: spec.element.arrow(), form: Form::Class(position) }
     }
 
+    /// The column for an output that is a sequence of tensors; `None` if these are not of one type.
+    pub(crate) fn sequence(name: &str, parts: &[TensorSpec]) -> Option<Self> {
+        let parts: Vec<_> = parts.iter().map(|part| Self::new(part, None)).collect();
+        let first = parts.first()?.data_type.clone();
+        let same = parts.iter().all(|part| part.data_type == first);
+        same.then(|| Self { name: name.to_owned(), data_type: list_type(first), form: Form::Sequence(parts) })
+    }
+
+    /// How many tensors it is made of.
+    pub(crate) fn tensors(&self) -> usize {
+        match &self.form {
+            Form::Sequence(parts) => parts.len(),
+            _ => 1,
+        }
+    }
+
     pub(crate) fn data_type(&self) -> &DataType {
         &self.data_type
     }
 
-    /// The column for `rows` rows, or what is wrong with the tensor.
-    pub(crate) fn decode(&self, tensor: &Tensor, rows: usize) -> Result<ArrayRef, String> {
+    /// The column for `rows` rows, or what is wrong with one of its tensors.
+    pub(crate) fn decode(&self, tensors: &[Tensor], rows: usize) -> Result<ArrayRef, String> {
+        match (&self.form, tensors) {
+            (Form::Sequence(parts), tensors) => {
+                let parts = parts.iter().zip(tensors).map(|(part, tensor)| part.decode_tensor(tensor, rows));
+                let parts = parts.collect::<Result<Vec<_>, _>>()?;
+                let columns: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+                let count = columns.len();
+                let places: Vec<_> = (0..rows).flat_map(|row| (0..count).map(move |part| (part, row))).collect();
+                list(compute::interleave(&columns, &places).map_err(|error| error.to_string())?, rows, count)
+            }
+            (_, [only]) => self.decode_tensor(only, rows),
+            (_, several) => Err(format!("has {} tensors, expected 1", several.len())),
+        }
+    }
+
+    fn decode_tensor(&self, tensor: &Tensor, rows: usize) -> Result<ArrayRef, String> {
         let shape = &tensor.shape;
         if shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)) != Some(tensor.data.len()) {
             return Err(format!("has shape {shape:?}, but {} values", tensor.data.len()));
@@ -73,6 +121,9 @@ impl OutputColumn {
         match &self.form {
             Form::Scalar if width == 1 => Ok(values),
             Form::Scalar => Err(format!("has shape {shape:?}, expected one value for each row")),
+            Form::Sequence(_) => Err("is a sequence within a sequence".to_owned()),
+            Form::Label(labels) if width == 1 => label(labels, &values),
+            Form::Label(_) => Err(format!("has shape {shape:?}, expected the number of a class for each row")),
             Form::Class(position) if shape.len() == 2 && *position < width => {
                 let indices: Int64Array = (0..rows).map(|row| (row * width + position) as i64).collect();
                 compute::take(&values, &indices, None).map_err(|error| error.to_string())
@@ -147,6 +198,24 @@ fn key_type(labels: &ClassLabels) -> DataType {
         Labels::Ints(_) => DataType::Int64,
         Labels::Strings(_) => DataType::Utf8,
     }
+}
+
+/// The labels of the classes that `numbers` count from 0.
+fn label(labels: &ClassLabels, numbers: &ArrayRef) -> Result<ArrayRef, String> {
+    let numbers = compute::cast(numbers, &DataType::Int64).map_err(|error| error.to_string())?;
+    let numbers = numbers.as_primitive::<Int64Type>();
+    if let Some(unknown) = numbers
+        .values()
+        .iter()
+        .find(|number| usize::try_from(**number).is_ok_and(|n| n >= labels.len()) || **number < 0)
+    {
+        return Err(format!("gave class {unknown}, but there are {} labels", labels.len()));
+    }
+    let keys: ArrayRef = match &labels.labels {
+        Labels::Ints(ints) => Arc::new(Int64Array::from(ints.clone())),
+        Labels::Strings(strings) => Arc::new(StringArray::from(strings.clone())),
+    };
+    compute::take(&keys, numbers, None).map_err(|error| error.to_string())
 }
 
 fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {

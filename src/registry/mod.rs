@@ -18,6 +18,7 @@ pub use model::RegisteredModel;
 
 use crate::background;
 use crate::byte_size::ByteSize;
+use crate::call::FeatureName;
 use crate::cancel::CancelToken;
 use crate::catalog::{CatalogSnapshot, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord};
 use crate::engine::{CoreBudget, Engine, trim};
@@ -298,8 +299,7 @@ impl ModelRegistry {
     async fn load_now(&self, order: Order, cancel: CancelToken) -> Result<Arc<Predictor>> {
         let Order { label, record, .. } = &order;
         let named = |error: crate::error::Error| error.of_model(label);
-        let shared = self.state().models.get(&record.sha256).and_then(Weak::upgrade);
-        let model = match shared {
+        let model = match self.model_with_hash(&record.sha256) {
             Some(model) => model,
             None => {
                 let path = self.path(&order).await.map_err(named)?;
@@ -335,6 +335,16 @@ impl ModelRegistry {
         };
         let engines = self.engines.clone();
         background::blocking(move || Predictor::prepare(request, &engines, &cancel)).await
+    }
+
+    /// Whether a model of so many bytes is loaded.
+    pub(crate) fn has_model_of_size(&self, size: u64) -> bool {
+        self.state().models.values().filter_map(Weak::upgrade).any(|model| model.size() == size)
+    }
+
+    /// The model with this SHA-256, if it is loaded.
+    pub(crate) fn model_with_hash(&self, sha256: &str) -> Option<Arc<Model>> {
+        self.state().models.get(sha256).and_then(Weak::upgrade)
     }
 
     /// Where the file is on this machine, fetched first if it is not.
@@ -457,7 +467,7 @@ struct Order {
     label: String,
     record: Arc<VersionRecord>,
     /// Names for its features, if any were given.
-    features: Vec<String>,
+    features: Vec<FeatureName>,
     engine: String,
 }
 

@@ -96,6 +96,10 @@ impl ScoringModel for RegisteredModel {
         self.handle.call().features()
     }
 
+    fn input_name(&self) -> Option<&str> {
+        self.handle.call().input_name()
+    }
+
     fn check_arguments(&self, types: &[DataType]) -> DFResult<()> {
         Ok(self.handle.call().check(self.handle.label(), types)?)
     }

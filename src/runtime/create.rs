@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::call::ModelOptions;
+use crate::call::{FeatureName, ModelOptions};
 use crate::catalog::fold_name;
 use crate::error::{Result, bail};
 use crate::storage::{StorageOptions, redacted};
@@ -17,7 +17,7 @@ pub struct CreateModel {
     /// Whether a name that is there is no error.
     pub if_not_exists: bool,
     /// The features' names, in order; empty if not given.
-    pub features: Vec<String>,
+    pub features: Vec<FeatureName>,
     /// Where the model is.
     pub uri: String,
     /// How it is made and called.

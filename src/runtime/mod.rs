@@ -12,7 +12,7 @@ pub use builder::PredictRuntimeBuilder;
 pub use create::{CreateModel, CreateOptions};
 
 use crate::background;
-use crate::call::ModelOptions;
+use crate::call::{FeatureName, ModelOptions};
 use crate::catalog::{
     Change, Committed, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord, VersionReference,
 };
@@ -91,11 +91,12 @@ impl PredictRuntime {
         &self,
         label: &str,
         uri: &str,
-        features: Vec<String>,
+        features: Vec<FeatureName>,
         options: ModelOptions,
         engine: &str,
     ) -> Result<Arc<Predictor>> {
         let (model, features) = self.read(label, uri, features, &StorageOptions::default()).await?;
+        let options = with_labels(options, &model)?;
         self.predictor(label, model, features, options, engine).await
     }
 
@@ -138,7 +139,7 @@ impl PredictRuntime {
                 model.sha256()
             );
         }
-        let options = create.options.model.clone();
+        let options = with_labels(create.options.model.clone(), &model)?;
         let predictor = if create.options.validate {
             Some(self.predictor(name, model.clone(), features.clone(), options.clone(), engine).await?)
         } else {
@@ -156,13 +157,20 @@ impl PredictRuntime {
         &self,
         label: &str,
         uri: &str,
-        given: Vec<String>,
+        given: Vec<FeatureName>,
         storage: &StorageOptions,
-    ) -> Result<(Arc<Model>, Vec<String>)> {
+    ) -> Result<(Arc<Model>, Vec<FeatureName>)> {
         let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.registry.cache());
+        let registry = self.registry.clone();
         let read = background::run(async move {
             let Fetched { uri, path, features } = fetch::fetch(&uri, &storage, &cache).await?;
-            let model = background::blocking(move || Ok(Model::read_file(&uri, &path)?)).await?;
+            let has_size = {
+                let registry = registry.clone();
+                move |size| registry.has_model_of_size(size)
+            };
+            let known = move |sha256: &str| registry.model_with_hash(sha256);
+            let read = move || Ok(Model::read_unless_known(&uri, &path, has_size, known)?);
+            let model = background::blocking(read).await?;
             Ok((model, features))
         });
         let (model, described) = read.await.map_err(|error| error.of_model(label))?;
@@ -172,14 +180,14 @@ impl PredictRuntime {
         // Inputs that are features of their own have names in the graph.
         let encoder = InputEncoder::new(model.signature().inputs.clone());
         let fit = encoder.matrix().is_some() && encoder.width().is_none_or(|width| width == described.len());
-        Ok((model, if fit { described } else { vec![] }))
+        Ok((model, if fit { described.into_iter().map(FeatureName::from).collect() } else { vec![] }))
     }
 
     async fn predictor(
         &self,
         label: &str,
         model: Arc<Model>,
-        features: Vec<String>,
+        features: Vec<FeatureName>,
         options: ModelOptions,
         engine: &str,
     ) -> Result<Arc<Predictor>> {
@@ -200,7 +208,7 @@ impl PredictRuntime {
         &self,
         create: &CreateModel,
         model: Arc<Model>,
-        features: Vec<String>,
+        features: Vec<FeatureName>,
         options: ModelOptions,
         predictor: Option<Arc<Predictor>>,
     ) -> Result<Arc<ModelVersion>> {
@@ -265,6 +273,13 @@ impl PredictRuntime {
         self.registry.insert(&handle, predictor);
         Ok(Arc::new(RegisteredModel::new(handle, self.registry.clone())))
     }
+}
+
+/// The options with the classes' names read from their file.
+fn with_labels(options: ModelOptions, model: &Model) -> Result<ModelOptions> {
+    let file = model.files().map(|files| files.path);
+    let labels = options.labels.map(|labels| labels.read(file.as_deref())).transpose()?;
+    Ok(ModelOptions { labels, ..options })
 }
 
 /// What is recorded of `model`, which is not ready to run yet.

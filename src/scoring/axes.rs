@@ -3,21 +3,24 @@
 //! It is mostly the first, but not always: PyTorch's recurrent layers have their batch second by default, and the states of
 //! an LSTM have the layers first. Names of dimensions tell (`batch`, or the name that is another input's first); where there
 //! are none, several assignments are possible, and the model is [tried](super::trial) with each.
-
-use std::sync::Arc;
+//!
+//! Some inputs have no dimension for the rows: a sampling rate, a temperature. All rows of a run share their value.
 
 use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
 
-use crate::engine::{Executable, RunContext};
+use super::constant::Constant;
 use crate::error::{Result, bail};
 
 /// Assignments that are tried, at most.
 const MOST_ASSIGNMENTS: usize = 16;
 
+/// The dimension of an input that is that of the rows; `None` if it has none, since all rows of a run share its value.
+pub(super) type RowAxis = Option<usize>;
+
 /// The dimension of the rows, of each input and of each output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowAxes {
-    pub inputs: Vec<usize>,
+    pub inputs: Vec<RowAxis>,
     /// `None` where the whole output is the value of the only row.
     pub outputs: Vec<Option<usize>>,
     /// Dimensions of each output in a run of several rows: a model may drop that of a single row.
@@ -27,20 +30,35 @@ pub(super) struct RowAxes {
 impl RowAxes {
     /// Whether the rows are first everywhere.
     pub(super) fn are_first(&self) -> bool {
-        self.inputs.iter().all(|axis| *axis == 0) && self.outputs.iter().all(|axis| *axis == Some(0))
+        self.inputs.iter().all(|axis| *axis == Some(0)) && self.outputs.iter().all(|axis| *axis == Some(0))
     }
 
     /// What is unusual about them, in words.
-    pub(super) fn note(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<String> {
-        let of_inputs = inputs.iter().zip(self.inputs.iter().copied().map(Some));
-        let of_outputs = outputs.iter().zip(self.outputs.iter().copied());
-        let places = of_inputs.chain(of_outputs).filter(|(_, axis)| *axis != Some(0)).map(|(spec, axis)| match axis {
-            Some(axis) => format!("rows are dimension {} of '{}'", axis + 1, spec.name),
-            None => format!("a row's value is all of '{}'", spec.name),
+    pub(super) fn note(&self, inputs: &[Input], outputs: &[TensorSpec]) -> Option<String> {
+        let elsewhere = |axis: usize, spec: &TensorSpec| format!("rows are dimension {} of '{}'", axis + 1, spec.name);
+        let of_inputs = inputs.iter().zip(&self.inputs).filter_map(|(input, axis)| match axis {
+            _ if input.constant.is_some() => None,
+            Some(0) => None,
+            Some(axis) => Some(elsewhere(*axis, &input.spec)),
+            None if self.inputs.iter().all(Option::is_none) => None, // rows are scored one by one
+            None => Some(format!("rows of one run share '{}', so others run for each of its values", input.spec.name)),
         });
-        let places: Vec<_> = places.collect();
+        let of_outputs = outputs.iter().zip(&self.outputs).filter_map(|(output, axis)| match axis {
+            Some(0) => None,
+            Some(axis) => Some(elsewhere(*axis, output)),
+            None => Some(format!("a row's value is all of '{}'", output.name)),
+        });
+        let places: Vec<_> = of_inputs.chain(of_outputs).collect();
         (!places.is_empty()).then(|| places.join(", "))
     }
+}
+
+/// An input of a model, as its file declares it.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    pub spec: TensorSpec,
+    /// What all rows have there, if an option says so.
+    pub constant: Option<Constant>,
 }
 
 /// `spec` with dimension `axis` first.
@@ -51,6 +69,30 @@ pub(super) fn with_axis_first(spec: &TensorSpec, axis: usize) -> TensorSpec {
         shape.insert(0, rows);
     }
     TensorSpec { shape, ..spec.clone() }
+}
+
+/// The inputs' specs with the rows first. One that all rows of a run share gets a dimension for them, so that it is a feature
+/// like others; if no input has rows, each row is a run of its own.
+pub(super) fn rows_first(inputs: &[Input], axes: &[RowAxis]) -> Vec<TensorSpec> {
+    let alone = axes.iter().all(Option::is_none);
+    let rows = || if alone { Dimension::Fixed(1) } else { Dimension::Dynamic(None) };
+    let specs = inputs.iter().zip(axes).map(|(Input { spec, .. }, axis)| match axis {
+        Some(axis) => with_axis_first(spec, *axis),
+        None => TensorSpec { shape: std::iter::once(rows()).chain(spec.shape.clone()).collect(), ..spec.clone() },
+    });
+    specs.collect()
+}
+
+/// The values of an input for rows, which are first, as the graph takes them.
+pub(super) fn placed(tensor: &Tensor, axis: RowAxis) -> Tensor {
+    match axis {
+        Some(axis) => tensor.with_first_axis_at(axis),
+        None => {
+            let mut shared = tensor.clone().truncated(1); // all rows have the same
+            shared.shape.remove(0);
+            shared
+        }
+    }
 }
 
 /// The dimension's name, if it is one that somebody chose.
@@ -73,20 +115,30 @@ fn is_batch(dimension: &Dimension) -> bool {
 }
 
 /// The dimensions of an input that may be that of the rows, the most likely first.
-fn candidates(input: &TensorSpec, inputs: &[TensorSpec]) -> Vec<usize> {
+fn candidates(input: &TensorSpec, inputs: &[Input]) -> Vec<RowAxis> {
     let shape = &input.shape;
     if let Some(batch) = shape.iter().position(is_batch) {
-        return vec![batch];
+        return vec![Some(batch)];
     }
+    let others = || inputs.iter().map(|other| &other.spec).filter(|other| other.name != input.name);
     // The name that is first elsewhere.
-    let firsts = inputs.iter().filter(|other| other.name != input.name).filter_map(|other| name(other.shape.first()?));
-    for first in firsts {
+    for first in others().filter_map(|other| name(other.shape.first()?)) {
         if let Some(same) = shape.iter().position(|dim| name(dim) == Some(first)) {
-            return vec![same];
+            return vec![Some(same)];
         }
     }
+    if shape.is_empty() {
+        return vec![None];
+    }
+    // Where others take any number of rows, one of a fixed size has none; perhaps they come one at a time.
+    let is_free = |dim: &Dimension| dim.size().is_none();
+    if !shape.iter().any(is_free) && others().any(|other| other.shape.iter().take(2).any(is_free)) {
+        let one = shape.iter().position(|dim| dim.size() == Some(1)).map(Some);
+        return [None].into_iter().chain(one).collect();
+    }
     let mut axes = vec![0];
-    let fixed = inputs.iter().filter_map(|input| input.shape.first().and_then(Dimension::size)).collect::<Vec<_>>();
+    let firsts = inputs.iter().filter_map(|input| input.spec.shape.first());
+    let fixed: Vec<_> = firsts.filter_map(Dimension::size).collect();
     for (axis, dim) in shape.iter().enumerate().skip(1) {
         let may_be = match dim {
             // A matrix has its rows first.
@@ -101,55 +153,47 @@ fn candidates(input: &TensorSpec, inputs: &[TensorSpec]) -> Vec<usize> {
             axes.push(axis);
         }
     }
-    axes
-}
-
-/// `spec`, whose rows are first, with them as dimension `axis`.
-pub(super) fn with_first_axis_at(spec: &TensorSpec, axis: usize) -> TensorSpec {
-    let mut shape = spec.shape.clone();
-    if axis < shape.len() {
-        let rows = shape.remove(0);
-        shape.insert(axis, rows);
-    }
-    TensorSpec { shape, ..spec.clone() }
+    axes.into_iter().map(Some).collect()
 }
 
 /// The ways in which the inputs' dimensions may be those of the rows, the most likely first.
 ///
 /// # Errors
-/// An input without dimensions, and inputs whose rows can't be the same.
-pub(super) fn assignments(label: &str, inputs: &[TensorSpec]) -> Result<Vec<Vec<usize>>> {
-    let mut all: Vec<Vec<usize>> = vec![vec![]];
+/// Inputs whose rows can't be the same.
+pub(super) fn assignments(label: &str, inputs: &[Input]) -> Result<Vec<Vec<RowAxis>>> {
+    let mut all: Vec<Vec<RowAxis>> = vec![vec![]];
     for input in inputs {
-        let candidates = candidates(input, inputs);
+        let candidates = candidates(&input.spec, inputs);
         all = all
             .into_iter()
             .flat_map(|before| candidates.iter().map(move |axis| before.iter().copied().chain([*axis]).collect()))
             .take(MOST_ASSIGNMENTS)
             .collect();
     }
-    let rows = |axes: &[usize]| -> Vec<Dimension> {
-        let dims = inputs.iter().zip(axes).filter_map(|(input, axis)| input.shape.get(*axis));
-        dims.cloned().collect()
+    let rows = |axes: &[RowAxis]| -> Vec<(&TensorSpec, &Dimension)> {
+        let dims =
+            inputs.iter().zip(axes).filter_map(|(input, axis)| Some((&input.spec, input.spec.shape.get((*axis)?)?)));
+        dims.collect()
     };
-    let agree = |axes: &Vec<usize>| {
-        let rows = rows(axes);
-        let mut sizes = rows.iter().filter_map(Dimension::size);
-        let mut names = rows.iter().filter(|dim| !is_batch(dim)).filter_map(name);
+    let agree = |axes: &Vec<RowAxis>| {
+        let rows: Vec<_> = rows(axes).into_iter().map(|(_, dim)| dim).collect();
+        let mut sizes = rows.iter().filter_map(|dim| dim.size());
+        let mut names = rows.iter().filter(|dim| !is_batch(dim)).filter_map(|dim| name(dim));
         let (size, first) = (sizes.next(), names.next());
         sizes.all(|other| Some(other) == size) && names.all(|other| Some(other) == first)
     };
     let first = all[0].clone();
     all.retain(agree);
     // Some rows of a fixed number, others of any: rather not, if it can be otherwise.
-    let is_mixed = |axes: &Vec<usize>| {
+    let is_mixed = |axes: &Vec<RowAxis>| {
         let rows = rows(axes);
-        rows.iter().any(|dim| dim.size().is_some_and(|size| size > 1)) && rows.iter().any(|dim| dim.size().is_none())
+        let fixed = rows.iter().any(|(_, dim)| dim.size().is_some_and(|size| size > 1));
+        fixed && rows.iter().any(|(_, dim)| dim.size().is_none())
     };
-    all.sort_by_key(|axes| (is_mixed(axes), axes.iter().sum::<usize>()));
+    all.sort_by_key(|axes| (is_mixed(axes), axes.iter().flatten().sum::<usize>()));
     if all.is_empty() {
-        let rows: Vec<_> =
-            inputs.iter().zip(rows(&first)).map(|(input, dim)| format!("'{}' has {dim}", input.name)).collect();
+        let rows = rows(&first).into_iter();
+        let rows: Vec<_> = rows.map(|(spec, dim)| format!("'{}' has {dim}", spec.name)).collect();
         bail!(
             InvalidModel,
             "model '{label}': its inputs have different rows, so it can't be called for each row of a table: {}",
@@ -181,54 +225,6 @@ pub(super) fn output_candidates(
     axes
 }
 
-/// A model whose rows are not first everywhere, behind inputs and outputs whose rows are.
-///
-/// Its tensors are copied into the order that the model wants, and back.
-#[derive(Debug)]
-pub(super) struct RowsFirst {
-    inner: Arc<dyn Executable>,
-    axes: RowAxes,
-}
-
-impl RowsFirst {
-    /// `inner` itself, if its rows are first.
-    pub(super) fn around(inner: Arc<dyn Executable>, axes: &RowAxes) -> Arc<dyn Executable> {
-        if axes.are_first() { inner } else { Arc::new(Self { inner, axes: axes.clone() }) }
-    }
-}
-
-impl Executable for RowsFirst {
-    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        let rows = inputs.first().map_or(0, Tensor::rows);
-        let inputs: Vec<_> =
-            inputs.iter().zip(&self.axes.inputs).map(|(tensor, axis)| tensor.with_first_axis_at(*axis)).collect();
-        let outputs = self.inner.run(&inputs, context)?;
-        let RowAxes { outputs: axes, ranks, .. } = &self.axes;
-        let first = |((mut tensor, axis), rank): ((Tensor, &Option<usize>), &usize)| {
-            let place = axis.unwrap_or(0);
-            let dropped = axis.is_none() || (rows == 1 && tensor.shape.len() + 1 == *rank);
-            if dropped && place <= tensor.shape.len() {
-                tensor.shape.insert(place, 1);
-            }
-            // What is wrong with another is said where it is decoded.
-            if tensor.shape.len() > place { tensor.with_axis_first(place) } else { tensor }
-        };
-        Ok(outputs.into_iter().zip(axes).zip(ranks).map(first).collect())
-    }
-
-    fn device(&self) -> String {
-        self.inner.device()
-    }
-
-    fn sessions(&self) -> usize {
-        self.inner.sessions()
-    }
-
-    fn size(&self) -> Option<usize> {
-        self.inner.size()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use datafusion_predict_native::ElementType;
@@ -243,36 +239,44 @@ mod tests {
         TensorSpec { name: name.to_owned(), element: ElementType::Float32, shape: shape.collect() }
     }
 
+    fn inputs(specs: Vec<TensorSpec>) -> Vec<Input> {
+        specs.into_iter().map(|spec| Input { spec, constant: None }).collect()
+    }
+
     #[test]
     fn names_and_sizes_of_dimensions_tell_which_are_rows() {
-        for (inputs, expected) in [
-            (vec![spec("x", &["N", "4"])], vec![vec![0]]),
-            (vec![spec("x", &["?", "?"])], vec![vec![0]]),
-            (vec![spec("x", &["time", "batch", "2"])], vec![vec![1]]),
-            (vec![spec("x", &["3", "batch", "2"])], vec![vec![1]]),
-            (vec![spec("x", &["?", "?", "2"])], vec![vec![0], vec![1]]),
-            (vec![spec("x", &["N", "?", "2"])], vec![vec![0]]),
-            (vec![spec("x", &["batch", "3"]), spec("state", &["2", "batch", "3"])], vec![vec![0, 1]]),
-            (vec![spec("x", &["m", "3"]), spec("state", &["2", "m", "3"])], vec![vec![0, 1]]),
-            (vec![spec("x", &["?", "3"]), spec("state", &["2", "?", "3"])], vec![vec![0, 1], vec![0, 0]]),
-            (vec![spec("x", &["1", "512"]), spec("state", &["2", "1", "64"])], vec![vec![0, 1]]),
-            (vec![spec("ids", &["unk__1", "unk__2"]), spec("mask", &["unk__3", "unk__4"])], vec![vec![0, 0]]),
-            (vec![spec("x", &["seq", "1", "3"])], vec![vec![0]]),
+        let (zero, one) = (Some(0), Some(1));
+        for (specs, expected) in [
+            (vec![spec("x", &["N", "4"])], vec![vec![zero]]),
+            (vec![spec("x", &["?", "?"])], vec![vec![zero]]),
+            (vec![spec("x", &["time", "batch", "2"])], vec![vec![one]]),
+            (vec![spec("x", &["3", "batch", "2"])], vec![vec![one]]),
+            (vec![spec("x", &["?", "?", "2"])], vec![vec![zero], vec![one]]),
+            (vec![spec("x", &["N", "?", "2"])], vec![vec![zero]]),
+            (vec![spec("x", &["batch", "3"]), spec("state", &["2", "batch", "3"])], vec![vec![zero, one]]),
+            (vec![spec("x", &["m", "3"]), spec("state", &["2", "m", "3"])], vec![vec![zero, one]]),
+            (vec![spec("x", &["?", "3"]), spec("state", &["2", "?", "3"])], vec![vec![zero, one], vec![zero, zero]]),
+            (vec![spec("x", &["1", "512"]), spec("state", &["2", "1", "64"])], vec![vec![zero, one]]),
+            (vec![spec("ids", &["unk__1", "unk__2"]), spec("mask", &["unk__3", "unk__4"])], vec![vec![zero, zero]]),
+            (vec![spec("x", &["seq", "1", "3"])], vec![vec![zero]]),
+            (vec![spec("x", &["N", "4"]), spec("k", &[])], vec![vec![zero, None]]),
+            (vec![spec("x", &["N", "4"]), spec("k", &["3"])], vec![vec![zero, None]]),
+            (vec![spec("x", &["N", "4"]), spec("k", &["1"])], vec![vec![zero, None], vec![zero, zero]]),
+            (vec![spec("k", &[])], vec![vec![None]]),
         ] {
-            let found = assignments("m", &inputs).expect("rows");
-            assert_eq!(found, expected, "{}", inputs[0]);
+            let found = assignments("m", &inputs(specs.clone())).expect("rows");
+            assert_eq!(found, expected, "{}", specs[0]);
         }
     }
 
     #[test]
     fn inputs_with_different_rows_are_refused() {
-        let error =
-            assignments("m", &[spec("x", &["num_nodes", "4"]), spec("e", &["num_edges"])]).expect_err("a graph");
+        let refused = |specs| assignments("m", &inputs(specs)).expect_err("a graph").to_string();
         assert_eq!(
-            error.to_string(),
+            refused(vec![spec("x", &["num_nodes", "4"]), spec("e", &["num_edges"])]),
             "model 'm': its inputs have different rows, so it can't be called for each row of a table: 'x' has num_nodes, 'e' has num_edges"
         );
-        assert!(assignments("m", &[spec("x", &["2", "4"]), spec("y", &["3", "4"])]).is_err());
+        refused(vec![spec("x", &["2", "4"]), spec("y", &["3", "4"])]);
     }
 
     #[test]

@@ -7,25 +7,29 @@
 mod axes;
 mod batch;
 mod batch_size;
+mod constant;
 mod failures;
 mod health;
 mod limit;
 mod made_up;
 mod prepare;
 mod reasons;
+mod rows_first;
 mod run;
 mod score;
+mod sizes;
 mod trial;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use datafusion_predict_native::{Model, Signature};
+use datafusion_predict_native::{Model, Signature, TensorSpec};
 
 pub(crate) use batch_size::BatchSize;
 pub(crate) use prepare::PredictorRequest;
 pub(crate) use score::ScoreStats;
 
-use crate::call::{CallSignature, ModelOptions, NullPolicy};
+use crate::call::{CallSignature, FeatureName, ModelOptions, NullPolicy};
 use crate::catalog::{Interface, Readiness};
 use crate::encode::OutputColumn;
 use crate::engine::{Engine, Executable};
@@ -42,7 +46,11 @@ pub struct Predictor {
     /// Inputs as declared, and outputs with the shapes that were observed.
     signature: Signature,
     call: CallSignature,
-    /// How each output becomes a part of a prediction.
+    /// For each input, whether all rows of a run share its value.
+    shared: Vec<bool>,
+    /// The tensors that a run gives, rows first.
+    tensors: Vec<TensorSpec>,
+    /// How these become the parts of a prediction.
     columns: Vec<OutputColumn>,
     null_policy: NullPolicy,
     /// The only number of rows that the model takes.
@@ -51,6 +59,8 @@ pub struct Predictor {
     health: Health,
     /// Whether rows are scored independently of each other.
     dependence: Dependence,
+    /// What a row cost on one thread, if it was tried when the model was created.
+    row_cost: Option<Duration>,
     /// What is unusual about the places of its rows, and about its first runs.
     notes: Vec<String>,
 }
@@ -151,7 +161,7 @@ impl Predictor {
     }
 
     /// The names that were given to its features, if any.
-    pub(crate) fn given_features(&self) -> &[String] {
+    pub(crate) fn given_features(&self) -> &[FeatureName] {
         &self.request.features
     }
 
@@ -187,6 +197,11 @@ impl Predictor {
             Dependence::Dependent => Some(false),
             Dependence::Unknown => None,
         }
+    }
+
+    /// What a row cost on one thread when the model was created, about; `None` if it was not tried here.
+    pub fn row_cost(&self) -> Option<Duration> {
+        self.row_cost
     }
 
     /// What a user should know of how rows are scored, if anything.

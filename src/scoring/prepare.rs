@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
+use datafusion_predict_native::{
+    ClassLabels, Dimension, ElementType, Model, SequenceOutput, Signature, Tensor, TensorSpec,
+};
 
-use super::axes::{self, RowsFirst};
+use super::axes::{self, Input, RowAxis};
+use super::constant::Constant;
 use super::health::Health;
+use super::rows_first::RowsFirst;
+use super::sizes;
 use super::trial::{Dependence, Trial, fixed_rows};
 use super::{BatchSize, Predictor, Runner, batch_size};
-use crate::call::{CallSignature, DependentRows, ModelOptions, NullPolicy};
+use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullPolicy};
 use crate::cancel::CancelToken;
 use crate::encode::{InputEncoder, OutputColumn, struct_fields};
 use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
@@ -22,7 +27,7 @@ pub(crate) struct PredictorRequest {
     pub label: String,
     pub model: Arc<Model>,
     /// Names for the features, in order; empty if the model's own will do.
-    pub features: Vec<String>,
+    pub features: Vec<FeatureName>,
     pub options: ModelOptions,
     /// The engine that is to run it; `auto` is the first that can.
     pub engine: String,
@@ -42,22 +47,25 @@ impl Predictor {
         cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
         let PredictorRequest { label, model, features, options, engine: choice, must_run } = &request;
-        let declared = &model.signature().inputs;
-        let assignments = axes::assignments(label, declared)?;
-        let mut inputs = move_axes(axes::with_axis_first, declared, &assignments[0]);
-        let feature_names = name_features(label, &mut inputs, features)?;
-        // As the graph has them, with the sizes that the names have settled.
-        let of_graph = move_axes(axes::with_first_axis_at, &inputs, &assignments[0]);
-        let selected = select_outputs(label, model, options)?;
-        if options.missing_text.is_some() && !inputs.iter().any(|input| input.element == ElementType::String) {
+        let mut graph_inputs = graph_inputs(label, model, options)?;
+        let assignments = axes::assignments(label, &graph_inputs)?;
+        let (encoder, feature_names) = name_features(label, &mut graph_inputs, &assignments[0], features)?;
+        let outputs = select_outputs(label, model, options)?;
+        let selected: Vec<_> = outputs.iter().flat_map(|output| output.tensors.clone()).collect();
+        let takes = |kind: fn(&TensorSpec) -> bool| encoder.inputs().any(|(input, _)| kind(input));
+        if options.missing_text.is_some() && !takes(|input| input.element == ElementType::String) {
             bail!(InvalidOption, "model '{label}' takes no texts (option 'missing_text')");
+        }
+        if options.bytes.is_some() && !takes(|input| input.row_elements().is_some_and(|length| length > 1)) {
+            bail!(InvalidOption, "model '{label}' takes no list of a fixed size (option 'bytes')");
         }
 
         let of_engine = PrepareRequest {
             // Without the version, which is not known yet when a model is created: its errors are the same then and later.
             label: label.split_once('/').map_or(label.as_str(), |(name, _)| name).to_owned(),
-            inputs: of_graph.clone(),
-            rows_elsewhere: assignments != [vec![0; declared.len()]],
+            inputs: graph_inputs.iter().map(|input| input.spec.clone()).collect(),
+            rows_elsewhere: assignments != [vec![Some(0); graph_inputs.len()]]
+                || graph_inputs.iter().any(|input| input.constant.is_some()),
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
@@ -69,12 +77,17 @@ impl Predictor {
         // What CREATE MODEL has said of the rows is in the catalog: a later load tries no more than it needs.
         let on_dependent = options.on_dependent_rows.unwrap_or_default();
         let compare = *must_run || on_dependent == DependentRows::OneByOne;
-        let (axes, dependence) = trial.find_rows(&assignments, &of_graph, &selected, compare)?;
-        let inputs = move_axes(axes::with_axis_first, &of_graph, &axes.inputs);
-        let observed = trial.observe(&inputs, &axes, &selected)?;
+        let (axes, dependence) = trial.find_rows(&assignments, &graph_inputs, &selected, compare)?;
+        let (inputs, constants) = of_calls(label, &graph_inputs, &axes.inputs)?;
+        let by_rows = RowsFirst::around(runner.executable.clone(), &axes, constants);
+        let observed = trial.observe(by_rows.as_ref(), &inputs, &axes, &selected)?;
         let health = Health::new(observed.as_ref().ok().map(|observed| observed.size));
+        let row_cost = match &observed {
+            Ok(observed) if *must_run => trial.cost(by_rows.as_ref(), &inputs, observed.size)?,
+            _ => None,
+        };
         let mut untried = None;
-        let outputs = match observed {
+        let tensors: Vec<_> = match observed {
             Ok(observed) => observed.outputs,
             // A lookup may know none of the values.
             Err(reason) if *must_run && model.takes_floats_as_they_are() => bail!(
@@ -94,7 +107,7 @@ impl Predictor {
             "which dimension is that of the rows can't be told from made-up rows: the most usual one is taken"
                 .to_owned()
         });
-        let notes = [axes.note(&of_graph, &selected), guessed, untried].into_iter().flatten().collect();
+        let notes = [axes.note(&graph_inputs, &selected), guessed, untried].into_iter().flatten().collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
                 InvalidModel,
@@ -109,8 +122,10 @@ impl Predictor {
             },
             _ => fixed_rows(&inputs),
         };
-        let runner = Runner { executable: RowsFirst::around(runner.executable.clone(), &axes), ..runner };
+        let runner = Runner { executable: by_rows, ..runner };
+        let outputs = with_sizes(outputs, &tensors);
         let columns = output_columns(label, model, options, &outputs)?;
+        let outputs = outputs.iter().map(SelectedOutput::spec).collect();
         let return_type = match columns.as_slice() {
             [only] => only.data_type().clone(),
             several => DataType::Struct(struct_fields(several)),
@@ -120,24 +135,80 @@ impl Predictor {
         let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
         let batch_size = options.batch_size.map_or_else(|| batch_size::choose(model, on_cpu), BatchSize::new);
         Ok(Arc::new(Self {
-            call: CallSignature::new(inputs.clone(), feature_names, return_type),
+            call: CallSignature::new(encoder.for_inputs(inputs.clone()), feature_names, return_type),
+            shared: shared(&graph_inputs, &axes.inputs),
             signature: Signature { inputs, outputs },
             runner,
             fixed_batch,
             health,
+            tensors,
             columns,
             null_policy,
             batch_size,
             dependence,
+            row_cost,
             notes,
             request,
         }))
     }
 }
 
-/// The specs with dimensions moved, each by its own axis.
-fn move_axes(by: fn(&TensorSpec, usize) -> TensorSpec, specs: &[TensorSpec], axes: &[usize]) -> Vec<TensorSpec> {
-    specs.iter().zip(axes).map(|(spec, axis)| by(spec, *axis)).collect()
+/// The inputs of the graph, with the sizes and the constants that the options give.
+fn graph_inputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<Input>> {
+    let mut specs = model.signature().inputs.clone();
+    for name in options.constants.keys() {
+        let same = |spec: &&TensorSpec| spec.name.eq_ignore_ascii_case(name);
+        let optional = model.optional_inputs();
+        match (specs.iter().find(same), optional.iter().find(same)) {
+            (Some(_), _) => {}
+            (None, Some(default)) => specs.push(default.clone()),
+            (None, None) => {
+                let names: Vec<_> = specs.iter().chain(optional).map(|spec| spec.name.as_str()).collect();
+                bail!(
+                    InvalidOption,
+                    "model '{label}' has no input '{name}' (option 'constant.{name}'): there are {}",
+                    names.join(", ")
+                );
+            }
+        }
+    }
+    sizes::settle(label, &mut specs, &options.sizes)?;
+    let inputs = specs.into_iter().map(|spec| {
+        let value = options.constants.iter().find(|(name, _)| spec.name.eq_ignore_ascii_case(name));
+        let constant = value.map(|(_, value)| Constant::parse(label, &spec, value)).transpose()?;
+        Ok(Input { spec, constant })
+    });
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    if inputs.iter().all(|input| input.constant.is_some()) {
+        bail!(
+            InvalidOption,
+            "model '{label}': all its inputs are constants (option 'constant.…'), so no row makes a difference"
+        );
+    }
+    Ok(inputs)
+}
+
+/// The inputs that calls give, rows first, and the others' constants, each at the place of its input.
+fn of_calls(label: &str, inputs: &[Input], axes: &[RowAxis]) -> Result<(Vec<TensorSpec>, Vec<Option<Tensor>>)> {
+    let (mut given, mut constants) = (vec![], vec![]);
+    for (input, spec) in inputs.iter().zip(axes::rows_first(inputs, axes)) {
+        match &input.constant {
+            Some(constant) => constants.push(Some(constant.row(label, &spec)?)),
+            None => {
+                given.push(spec);
+                constants.push(None);
+            }
+        }
+    }
+    Ok((given, constants))
+}
+
+/// For each input that calls give, whether all rows of a run share its value.
+fn shared(inputs: &[Input], axes: &[RowAxis]) -> Vec<bool> {
+    // Where no input has rows, a run has one.
+    let alone = axes.iter().all(Option::is_none);
+    let given = inputs.iter().zip(axes).filter(|(input, _)| input.constant.is_none());
+    given.map(|(_, axis)| axis.is_none() && !alone).collect()
 }
 
 /// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
@@ -174,39 +245,168 @@ fn choose_engine(
     }
 }
 
-/// The features' names: those given, or those of the inputs if each is a feature. Names for a matrix of unknown width
-/// settle its width.
-fn name_features(label: &str, inputs: &mut [TensorSpec], given: &[String]) -> Result<Option<Vec<String>>> {
-    let encoder = InputEncoder::new(inputs.to_vec());
-    if given.is_empty() {
-        let each = encoder.matrix().is_none() || encoder.width() == Some(1);
-        return Ok(each.then(|| inputs.iter().map(|input| input.name.clone()).collect()));
-    }
-    if let Some(twice) = given.iter().enumerate().find(|(i, name)| given[..*i].contains(name)) {
+/// How arguments fill the inputs, and the features' names: those given, or those of the inputs if each is a feature. Names for
+/// the columns of a matrix of unknown width settle its width.
+fn name_features(
+    label: &str,
+    inputs: &mut [Input],
+    axes: &[RowAxis],
+    given: &[FeatureName],
+) -> Result<(InputEncoder, Option<Vec<String>>)> {
+    let specs = |inputs: &[Input]| -> Vec<TensorSpec> {
+        let specs = axes::rows_first(inputs, axes).into_iter().zip(inputs);
+        specs.filter(|(_, input)| input.constant.is_none()).map(|(spec, _)| spec).collect()
+    };
+    let names: Vec<_> = given.iter().map(|feature| feature.name.clone()).collect();
+    if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
         bail!(InvalidStatement, "model '{label}': feature '{}' is named twice", twice.1);
     }
-    match encoder.width() {
-        Some(width) if width != given.len() => {
-            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", given.len())
-        }
-        Some(_) => {}
-        None => inputs[0].shape[1] = Dimension::Fixed(given.len()),
+    if let Some(of) = given
+        .iter()
+        .filter_map(|feature| feature.input.as_ref())
+        .find(|of| !inputs.iter().any(|input| input.constant.is_none() && input.spec.name.eq_ignore_ascii_case(of)))
+    {
+        let there: Vec<_> = specs(inputs).into_iter().map(|spec| spec.name).collect();
+        bail!(InvalidStatement, "model '{label}' has no input '{of}' for FEATURES: there are {}", there.join(", "));
     }
-    Ok(Some(given.to_vec()))
+    // The matrices whose columns are named, in the graph's order.
+    let mut by_column = vec![];
+    for (input, axis) in inputs.iter_mut().zip(axes).filter(|(input, _)| input.constant.is_none()) {
+        let of =
+            |feature: &&FeatureName| feature.input.as_ref().is_some_and(|of| of.eq_ignore_ascii_case(&input.spec.name));
+        let columns = given.iter().filter(of).count();
+        by_column.push(columns > 0);
+        if columns == 0 {
+            continue;
+        }
+        let (name, rank) = (&input.spec.name, input.spec.shape.len());
+        let Some(place) = (0..rank).find(|place| Some(*place) != *axis).filter(|_| rank == 2 && axis.is_some()) else {
+            bail!(
+                InvalidStatement,
+                "model '{label}': FEATURES names columns of '{name}', which is no matrix of rows and columns"
+            );
+        };
+        match &mut input.spec.shape[place] {
+            Dimension::Fixed(width) if *width != columns => {
+                bail!(
+                    InvalidStatement,
+                    "model '{label}': FEATURES names {columns} columns of '{name}', which has {width}"
+                )
+            }
+            width => *width = Dimension::Fixed(columns),
+        }
+    }
+    let call_inputs = specs(inputs);
+    if by_column.contains(&true) {
+        let encoder = InputEncoder::with_columns(call_inputs, by_column);
+        // Each input's columns together, in the order of the graph.
+        let mut expected = vec![];
+        for (input, by_column) in encoder.inputs() {
+            let width = if by_column { input.row_elements().unwrap_or(1) } else { 1 };
+            expected.extend(std::iter::repeat_n(by_column.then_some(&input.name), width));
+        }
+        let found: Vec<_> = given.iter().map(|feature| feature.input.as_ref()).collect();
+        let same = |(found, expected): (&Option<&String>, &Option<&String>)| match (found, expected) {
+            (Some(found), Some(expected)) => found.eq_ignore_ascii_case(expected),
+            (found, expected) => found.is_none() && expected.is_none(),
+        };
+        if found.len() != expected.len() || !found.iter().zip(&expected).all(same) {
+            let order: Vec<_> = encoder.inputs().map(|(input, _)| input.name.as_str()).collect();
+            bail!(
+                InvalidStatement,
+                "model '{label}': FEATURES must name what its inputs take in their order, which is {}",
+                order.join(", ")
+            );
+        }
+        return Ok((encoder, Some(names)));
+    }
+    let encoder = InputEncoder::new(call_inputs);
+    if names.is_empty() {
+        let each = encoder.matrix().is_none() || encoder.width() == Some(1);
+        let names = each.then(|| encoder.inputs().map(|(input, _)| input.name.clone()).collect());
+        return Ok((encoder, names));
+    }
+    match encoder.width() {
+        // One name for a matrix is that of a list column.
+        Some(_) if names.len() == 1 && encoder.matrix().is_some() => Ok((encoder, Some(names))),
+        Some(width) if width != names.len() => {
+            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", names.len())
+        }
+        None if names.len() > 1 => {
+            let matrix = inputs.iter_mut().zip(axes).find(|(input, _)| input.constant.is_none());
+            if let Some((input, axis)) = matrix
+                && let Some(place) = (0..input.spec.shape.len()).find(|place| Some(*place) != *axis)
+            {
+                input.spec.shape[place] = Dimension::Fixed(names.len());
+            }
+            Ok((InputEncoder::new(specs(inputs)), Some(names)))
+        }
+        _ => Ok((encoder, Some(names))),
+    }
+}
+
+/// An output that calls give: a tensor, or a sequence of tensors.
+struct SelectedOutput {
+    name: String,
+    is_sequence: bool,
+    tensors: Vec<TensorSpec>,
+}
+
+impl SelectedOutput {
+    fn tensor(spec: &TensorSpec) -> Self {
+        Self { name: spec.name.clone(), is_sequence: false, tensors: vec![spec.clone()] }
+    }
+
+    fn sequence(model: &Model, sequence: &SequenceOutput) -> Self {
+        let outputs = &model.signature().outputs;
+        let parts = sequence.parts.iter().filter_map(|part| outputs.iter().find(|output| output.name == *part));
+        Self { name: sequence.name.clone(), is_sequence: true, tensors: parts.cloned().collect() }
+    }
+
+    /// What a row's value is; of a sequence, a list of its parts.
+    fn spec(&self) -> TensorSpec {
+        let first = self.tensors[0].clone();
+        if !self.is_sequence {
+            return first;
+        }
+        let same = |place: usize, dim: &Dimension| {
+            let equal = self.tensors.iter().all(|part| part.shape.get(place) == Some(dim));
+            if equal { dim.clone() } else { Dimension::Dynamic(None) }
+        };
+        let mut shape: Vec<_> = first.shape.iter().enumerate().map(|(place, dim)| same(place, dim)).collect();
+        shape.insert(1.min(shape.len()), Dimension::Fixed(self.tensors.len()));
+        TensorSpec { name: self.name.clone(), shape, ..first }
+    }
+}
+
+/// The outputs with the sizes of `tensors`, which are theirs in order.
+fn with_sizes(outputs: Vec<SelectedOutput>, mut tensors: &[TensorSpec]) -> Vec<SelectedOutput> {
+    let sized = outputs.into_iter().map(|output| {
+        let (these, rest) = tensors.split_at(output.tensors.len());
+        tensors = rest;
+        SelectedOutput { tensors: these.to_vec(), ..output }
+    });
+    sized.collect()
 }
 
 /// The outputs that calls give: the one that the options name, or that holds the classes' probabilities, else all.
-fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<TensorSpec>> {
-    let outputs = &model.signature().outputs;
-    let names = || outputs.iter().map(|output| output.name.as_str());
+fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<SelectedOutput>> {
+    let (outputs, sequences) = (&model.signature().outputs, model.sequences());
+    let is_part = |output: &&TensorSpec| sequences.iter().any(|sequence| sequence.parts.contains(&output.name));
+    let names = || {
+        let tensors = outputs.iter().filter(|output| !is_part(output)).map(|output| output.name.as_str());
+        tensors.chain(sequences.iter().map(|sequence| sequence.name.as_str()))
+    };
     if let Some(wanted) = &options.output {
         let found = outputs.iter().find(|output| output.name == *wanted);
         let found = found.or_else(|| outputs.iter().find(|output| output.name.eq_ignore_ascii_case(wanted)));
+        let sequence = sequences.iter().find(|sequence| sequence.name.eq_ignore_ascii_case(wanted));
         let refused = model.refused_outputs().iter().find(|output| output.name.eq_ignore_ascii_case(wanted));
-        return match (found, refused) {
-            (Some(output), _) => Ok(vec![output.clone()]),
-            (None, Some(refused)) => bail!(InvalidModel, "model '{label}': {}", refused.reason),
-            (None, None) => bail!(
+        return match (found, sequence, refused) {
+            (Some(output), _, _) => Ok(vec![SelectedOutput::tensor(output)]),
+            (None, Some(sequence), _) => Ok(vec![SelectedOutput::sequence(model, sequence)]),
+            (None, None, Some(refused)) => bail!(InvalidModel, "model '{label}': {}", refused.reason),
+            (None, None, None) => bail!(
                 InvalidOption,
                 "model '{label}' has no output '{wanted}' (option 'output'): there are {}",
                 names().collect::<Vec<_>>().join(", ")
@@ -222,13 +422,14 @@ fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<
                 refused.reason
             );
         }
-        return Ok(outputs.clone());
+        let tensors = outputs.iter().filter(|output| !is_part(output)).map(SelectedOutput::tensor);
+        return Ok(tensors.chain(sequences.iter().map(|it| SelectedOutput::sequence(model, it))).collect());
     };
     let of_classes = |output: &&TensorSpec| {
         model.zip_map(&output.name).is_some() || (output.element.is_float() && output.shape.len() == 2)
     };
     match outputs.iter().filter(of_classes).collect::<Vec<_>>().as_slice() {
-        [only] => Ok(vec![(*only).clone()]),
+        [only] => Ok(vec![SelectedOutput::tensor(only)]),
         _ => bail!(
             InvalidOption,
             "model '{label}': class '{class}' of which output? Name it with the option 'output': {}",
@@ -241,16 +442,34 @@ fn output_columns(
     label: &str,
     model: &Model,
     options: &ModelOptions,
-    outputs: &[TensorSpec],
+    outputs: &[SelectedOutput],
 ) -> Result<Vec<OutputColumn>> {
+    let given = options.labels.as_ref().and_then(|labels| labels.names());
+    let given = given.map(|names| ClassLabels::from(names.to_vec()));
     let Some(class) = &options.class else {
-        return Ok(outputs.iter().map(|output| OutputColumn::new(output, model.zip_map(&output.name))).collect());
+        if let Some(labels) = &given {
+            check_labels(label, labels, outputs)?;
+        }
+        let columns = outputs.iter().map(|output| {
+            if output.is_sequence {
+                return OutputColumn::sequence(&output.name, &output.tensors).ok_or_else(|| {
+                    error!(
+                        InvalidModel,
+                        "model '{label}': output '{}' is a sequence of tensors of several types", output.name
+                    )
+                });
+            }
+            let spec = &output.tensors[0];
+            let labels = given.as_ref().filter(|labels| OutputColumn::takes_labels(spec, labels));
+            Ok(OutputColumn::new(spec, labels.or_else(|| model.zip_map(&spec.name))))
+        });
+        return columns.collect();
     };
-    let output = &outputs[0]; // a class selects one output
+    let output = &outputs[0].tensors[0]; // a class selects one output
     let Some(width) = output.row_elements().filter(|_| output.shape.len() == 2) else {
         bail!(InvalidOption, "model '{label}': output '{}' has no classes (option 'class')", output.name);
     };
-    let labels = model.class_labels(&output.name).filter(|labels| labels.len() == width);
+    let labels = given.or_else(|| model.class_labels(&output.name)).filter(|labels| labels.len() == width);
     let position = match &labels {
         Some(labels) => labels.position(class),
         None => class.parse().ok().filter(|position| *position < width),
@@ -260,4 +479,20 @@ fn output_columns(
         error!(InvalidOption, "model '{label}' has no class '{class}' (option 'class'): there are {classes}")
     })?;
     Ok(vec![OutputColumn::class(output, position)])
+}
+
+/// Checks that the names that the option `labels` gives are those of some output's classes.
+fn check_labels(label: &str, labels: &ClassLabels, outputs: &[SelectedOutput]) -> Result<()> {
+    let takes = |output: &SelectedOutput| !output.is_sequence && OutputColumn::takes_labels(&output.tensors[0], labels);
+    if outputs.iter().any(takes) {
+        return Ok(());
+    }
+    let outputs: Vec<_> =
+        outputs.iter().map(|output| format!("'{}' {}", output.name, output.spec().row_type_line())).collect();
+    bail!(
+        InvalidOption,
+        "model '{label}': option 'labels' names {} classes, but no output has a score for each, or the number of one: there are {}",
+        labels.len(),
+        outputs.join(", ")
+    )
 }

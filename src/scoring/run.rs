@@ -64,25 +64,32 @@ impl Scorer<'_> {
 
 impl Predictor {
     fn decode(&self, outputs: Vec<Tensor>, rows: usize, wanted: usize) -> Result<ArrayRef> {
-        if outputs.len() != self.columns.len() {
+        if outputs.len() != self.tensors.len() {
             bail!(
                 InvalidOutput,
                 "model '{}': the engine gave {} outputs, expected {}",
                 self.label(),
                 outputs.len(),
-                self.columns.len()
+                self.tensors.len()
             );
         }
-        let specs = self.columns.iter().zip(&self.signature.outputs);
-        let arrays = specs.zip(outputs).map(|((column, spec), mut output)| {
+        let given = self.tensors.iter().zip(outputs).map(|(spec, mut output)| {
             // A model that drops dimensions of one drops that of a single row, too.
             if rows == 1 && output.shape.len() + 1 == spec.shape.len() {
                 output.shape.insert(0, 1);
             }
-            let checked = if output.rows() == rows {
-                column.decode(&output.truncated(wanted), wanted)
+            output
+        });
+        let given: Vec<_> = given.collect();
+        let mut rest = given.as_slice();
+        let arrays = self.columns.iter().map(|column| {
+            let tensors;
+            (tensors, rest) = rest.split_at(column.tensors());
+            let checked = if tensors.iter().all(|output| output.rows() == rows) {
+                let wanted_rows: Vec<_> = tensors.iter().map(|output| output.clone().truncated(wanted)).collect();
+                column.decode(&wanted_rows, wanted)
             } else {
-                column.decode(&output, rows)
+                column.decode(tensors, rows)
             };
             checked.map_err(|problem| {
                 error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label(), column.name)

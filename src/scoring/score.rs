@@ -11,7 +11,9 @@ use super::batch::Batch;
 use super::reasons::with_reasons;
 use super::{BatchSize, Predictor};
 use crate::call::NullPolicy;
-use crate::encode::{list_nulls, row_nulls, rows_without_nulls, scatter, with_missing_text};
+use crate::encode::{
+    BytesFit, as_lists, is_list_like, list_nulls, row_nulls, rows_without_nulls, scatter, with_missing_text,
+};
 use crate::engine::RunContext;
 use crate::error::{Result, error};
 
@@ -91,7 +93,7 @@ impl Scorer<'_> {
 
     /// One batch.
     fn score_batch(&mut self, batch: Batch) -> Result<ArrayRef> {
-        let batch = self.with_missing_texts(batch)?;
+        let batch = self.with_missing_texts(self.with_lists(batch)?)?;
         match self.on_failure {
             OnFailure::Error => self.score_rows(&batch),
             OnFailure::Null => self.score_what_can_be(&batch).map(|(scores, _)| scores),
@@ -100,6 +102,21 @@ impl Scorer<'_> {
                 Ok(with_reasons(scores, failures))
             }
         }
+    }
+
+    /// The batch with lists in place of bytes, and of structs within lists.
+    fn with_lists(&self, batch: Batch) -> Result<Batch> {
+        let (encoder, options) = (self.predictor.call.encoder(), self.predictor.options());
+        let (count, rows) = (batch.arguments.len(), batch.rows);
+        let lists = batch.arguments.into_iter().enumerate().map(|(i, argument)| {
+            if !argument.data_type().is_nested() && !is_list_like(argument.data_type()) {
+                return Ok(argument);
+            }
+            let length = encoder.list_length(i, count);
+            let fit = BytesFit { length, taken: options.bytes, pad: options.pad.unwrap_or(0) };
+            self.predictor.in_arrow(as_lists(&argument, fit))
+        });
+        Ok(Batch { arguments: lists.collect::<Result<_>>()?, rows })
     }
 
     /// The batch with the text that the option `missing_text` gives in place of NULL.
@@ -153,11 +170,11 @@ impl Scorer<'_> {
         )
     }
 
-    /// One run, or several where lists differ in length.
+    /// One run, or several where lists differ in length, or rows in what those of one run share.
     fn score_groups(&mut self, batch: &Batch) -> Result<ArrayRef> {
         let predictor = self.predictor;
-        let dynamic = predictor.signature.inputs.iter().any(|input| input.row_elements().is_none());
-        let groups = if dynamic { predictor.call.encoder().ragged_groups(&batch.arguments, batch.rows) } else { None };
+        let groups = predictor.call.encoder().groups(&batch.arguments, batch.rows, &predictor.shared);
+        let groups = groups.map_err(|error| predictor.call.unscorable(predictor.label(), error))?;
         let Some(groups) = groups else { return self.score_chunks(batch) };
         let mut scores = Vec::with_capacity(groups.len());
         let mut place = vec![0; batch.rows];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use datafusion_predict_native::{Dimension, Tensor, TensorData, TensorSpec};
 
-use super::axes::{RowAxes, RowsFirst, output_candidates, with_axis_first};
+use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first, with_axis_first};
 use super::limit::limited;
 use super::made_up::{self, Floats};
 use crate::cancel::CancelToken;
@@ -78,8 +78,8 @@ impl<'a> Trial<'a> {
     /// Several assignments, with all of which rows depend on each other: which one is meant can't be told.
     pub(super) fn find_rows(
         &mut self,
-        assignments: &[Vec<usize>],
-        inputs: &[TensorSpec],
+        assignments: &[Vec<RowAxis>],
+        inputs: &[Input],
         outputs: &[TensorSpec],
         compare: bool,
     ) -> Result<(RowAxes, Dependence)> {
@@ -94,16 +94,14 @@ impl<'a> Trial<'a> {
 
     fn first_of(
         &self,
-        assignments: &[Vec<usize>],
-        inputs: &[TensorSpec],
+        assignments: &[Vec<RowAxis>],
+        inputs: &[Input],
         outputs: &[TensorSpec],
         compare: bool,
     ) -> Result<(RowAxes, Dependence)> {
         let mut dependent = vec![];
         for assignment in assignments {
-            let rows_first: Vec<_> =
-                inputs.iter().zip(assignment).map(|(input, axis)| with_axis_first(input, *axis)).collect();
-            match self.find_outputs(assignment, &rows_first, outputs, compare)? {
+            match self.find_outputs(assignment, inputs, outputs, compare)? {
                 Some((axes, Dependence::Dependent)) => dependent.push(axes),
                 Some(found) => return Ok(found),
                 None => {}
@@ -136,16 +134,18 @@ impl<'a> Trial<'a> {
     /// the model does not run.
     fn find_outputs(
         &self,
-        assignment: &[usize],
-        rows_first: &[TensorSpec],
+        assignment: &[RowAxis],
+        inputs: &[Input],
         declared: &[TensorSpec],
         compare: bool,
     ) -> Result<Option<(RowAxes, Dependence)>> {
-        let fixed = fixed_rows(rows_first);
+        let specs = rows_first(inputs, assignment);
+        let made_up = |rows, size, floats| self.made_up(inputs, assignment, &specs, rows, size, floats);
+        let fixed = fixed_rows(&specs);
         let count = fixed.unwrap_or(ROWS);
         let mut together = None;
         for size in SIZES {
-            let Ok(rows) = made_up::rows(rows_first, count, size, Floats::Positive) else { continue };
+            let Some(rows) = made_up(count, size, Floats::Positive)? else { continue };
             if let Some(outputs) = self.run_placed(assignment, &rows)? {
                 together = Some((size, rows, outputs));
                 break;
@@ -166,15 +166,16 @@ impl<'a> Trial<'a> {
             output_candidates(declared, one, &output.shape, count).first().copied()
         });
         let found: Vec<Option<usize>> = found.collect();
-        let inputs = assignment.to_vec();
+        let assigned = assignment.to_vec();
         let ranks = outputs.iter().map(|output| output.shape.len()).collect();
         if count == 1 {
             // Of one row there is nothing to compare; an output without a dimension for it is its value.
-            return Ok(Some((RowAxes { inputs, outputs: found, ranks }, Dependence::Independent)));
+            return Ok(Some((RowAxes { inputs: assigned, outputs: found, ranks }, Dependence::Independent)));
         }
         let known = found.iter().all(Option::is_some);
         // What is wrong with an output is said when its sizes are learned.
-        let axes = RowAxes { inputs, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect(), ranks };
+        let axes =
+            RowAxes { inputs: assigned, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect(), ranks };
         if self.executable.columnar().is_some() && known {
             return Ok(Some((axes, Dependence::Independent))); // it computes row by row
         }
@@ -185,7 +186,7 @@ impl<'a> Trial<'a> {
         // What saturates a sigmoid hides what went before it.
         if dependence != Dependence::Dependent
             && !self.is_late()
-            && let Ok(small) = made_up::rows(rows_first, count, size, Floats::Small)
+            && let Some(small) = made_up(count, size, Floats::Small)?
             && let Some(outputs) = self.run_placed(assignment, &small)?
         {
             dependence = match (dependence, self.compare(&axes, &small, outputs, fixed)?) {
@@ -197,9 +198,31 @@ impl<'a> Trial<'a> {
         Ok(Some((axes, dependence)))
     }
 
+    /// Made-up rows for all inputs, with their constants, and with one value where rows share it; `None` if they would be too
+    /// large.
+    fn made_up(
+        &self,
+        inputs: &[Input],
+        assignment: &[RowAxis],
+        specs: &[TensorSpec],
+        rows: usize,
+        size: usize,
+        floats: Floats,
+    ) -> Result<Option<Vec<Tensor>>> {
+        let Ok(varied) = made_up::rows(specs, rows, size, floats) else { return Ok(None) };
+        let same = vec![0; rows];
+        let each = varied.into_iter().zip(inputs).zip(assignment.iter().zip(specs));
+        let each = each.map(|((tensor, input), (axis, spec))| match (&input.constant, axis) {
+            (Some(constant), _) => Ok(constant.row(self.label, spec)?.rows_at(&same)),
+            (None, None) => Ok(tensor.rows_at(&same)),
+            (None, Some(_)) => Ok(tensor),
+        });
+        each.collect::<Result<_>>().map(Some)
+    }
+
     /// Runs the model on rows that are put where it wants them; `None` if it fails.
-    fn run_placed(&self, assignment: &[usize], rows: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
-        let placed = rows.iter().zip(assignment).map(|(tensor, axis)| tensor.with_first_axis_at(*axis));
+    fn run_placed(&self, assignment: &[RowAxis], rows: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        let placed = rows.iter().zip(assignment).map(|(tensor, axis)| placed(tensor, *axis));
         match self.run(self.executable.as_ref(), &placed.collect::<Vec<_>>()) {
             Ok(outputs) => Ok(Some(outputs)),
             Err(error) if error.kind() == ErrorKind::EngineFailed => Ok(None),
@@ -248,14 +271,16 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// An output that is not one value or list for each row.
+    ///
+    /// `by_rows` is the model with its rows first, which takes `inputs`.
     pub(super) fn observe(
         &self,
+        by_rows: &dyn Executable,
         inputs: &[TensorSpec],
         axes: &RowAxes,
         declared: &[TensorSpec],
     ) -> Result<Result<Observed, Error>> {
         let (label, fixed) = (self.label, fixed_rows(inputs));
-        let executable = RowsFirst::around(self.executable.clone(), axes);
         let is_free = inputs.iter().any(|input| input.row_elements().is_none());
         let mut runs: Vec<(usize, usize, Vec<Tensor>)> = vec![];
         let mut failed = None;
@@ -280,12 +305,15 @@ impl<'a> Trial<'a> {
             } else {
                 made_up::zeros(inputs, rows, size)
             };
-            match values.and_then(|values| self.run(executable.as_ref(), &values)) {
+            let shapes = values.as_ref().map(|values| shapes(inputs, values)).unwrap_or_default();
+            match values.and_then(|values| self.run(by_rows, &values)) {
                 Ok(outputs) if outputs.len() == declared.len() => runs.push((rows, size, outputs)),
                 Ok(outputs) => {
                     bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", outputs.len(), declared.len())
                 }
-                Err(error) if error.kind() == ErrorKind::EngineFailed => failed = Some(error),
+                Err(error) if error.kind() == ErrorKind::EngineFailed => {
+                    failed = Some(error.with_note(Some(&format!("the rows: {shapes}"))));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -310,6 +338,49 @@ impl<'a> Trial<'a> {
     }
 }
 
+/// Rows of the run that is timed, at most, and how long that run should take.
+const TIMED_ROWS: usize = 256;
+const TIMED: Duration = Duration::from_millis(100);
+
+impl Trial<'_> {
+    /// What a row costs in a run of many on one thread, about: the shorter of two runs, unless one takes long. `None` where the
+    /// model fails on such rows, or where they would be too large.
+    pub(super) fn cost(
+        &self,
+        by_rows: &dyn Executable,
+        inputs: &[TensorSpec],
+        size: usize,
+    ) -> Result<Option<Duration>> {
+        let mut shortest: Option<Duration> = None;
+        let mut rows = fixed_rows(inputs).unwrap_or(2);
+        for _ in 0..3 {
+            let Ok(values) = made_up::rows(inputs, rows, size, Floats::Positive) else { break };
+            let start = Instant::now();
+            match self.run(by_rows, &values) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::EngineFailed => break,
+                Err(error) => return Err(error),
+            }
+            let each = start.elapsed() / rows as u32;
+            shortest = Some(shortest.map_or(each, |before| before.min(each)));
+            if fixed_rows(inputs).is_none() {
+                let fitting = TIMED.as_nanos() / each.as_nanos().max(1);
+                rows = usize::try_from(fitting).unwrap_or(TIMED_ROWS).clamp(1, TIMED_ROWS);
+            }
+            if start.elapsed() > TIMED {
+                break;
+            }
+        }
+        Ok(shortest)
+    }
+}
+
+/// The shapes of what a run was given: `'x' [2, 4], 'state' [2, 7]`, rows first.
+fn shapes(inputs: &[TensorSpec], values: &[Tensor]) -> String {
+    let each = inputs.iter().zip(values).map(|(input, tensor)| format!("'{}' {:?}", input.name, tensor.shape));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 /// What runs on made-up rows have shown.
 pub(super) struct Observed {
     /// The outputs, rows first.
@@ -323,11 +394,13 @@ pub(super) fn fixed_rows(inputs: &[TensorSpec]) -> Option<usize> {
     inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size))
 }
 
-/// `'x' dimension 1 and 'state' dimension 2`
-fn place(axes: &[usize], inputs: &[TensorSpec]) -> String {
-    let each: Vec<_> =
-        inputs.iter().zip(axes).map(|(input, axis)| format!("dimension {} of '{}'", axis + 1, input.name)).collect();
-    each.join(" and ")
+/// `dimension 1 of 'x' and dimension 2 of 'state'`
+fn place(axes: &[RowAxis], inputs: &[Input]) -> String {
+    let each = inputs.iter().zip(axes).map(|(Input { spec, .. }, axis)| match axis {
+        Some(axis) => format!("dimension {} of '{}'", axis + 1, spec.name),
+        None => format!("one '{}' for all", spec.name),
+    });
+    each.collect::<Vec<_>>().join(" and ")
 }
 
 /// Scores of rows, to be compared.

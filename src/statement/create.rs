@@ -1,11 +1,13 @@
 //! Parses `CREATE MODEL`.
 
 use datafusion::common::Result as DFResult;
+use datafusion::sql::sqlparser::ast::Ident;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::parse::{PredictStatement, is_name, reference, skip, syntax, word};
+use crate::call::FeatureName;
 use crate::catalog::fold_name;
 use crate::runtime::{CreateModel, CreateOptions};
 
@@ -23,12 +25,9 @@ pub(super) fn create_model(parser: &mut Parser) -> DFResult<PredictStatement> {
     if word(parser, 0).as_deref() == Some("FEATURES") {
         skip(parser, 1);
         parser.expect_token(&Token::LParen).map_err(syntax)?;
-        let names = parser.parse_comma_separated(|parser| parser.parse_identifier()).map_err(syntax)?;
+        let named = parser.parse_comma_separated(feature).map_err(syntax)?;
         parser.expect_token(&Token::RParen).map_err(syntax)?;
-        features = names
-            .into_iter()
-            .map(|name| if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() })
-            .collect();
+        features = named.into_iter().flatten().collect();
     }
     if !parser.parse_keyword(Keyword::FROM) {
         let expected = if features.is_empty() { "FEATURES (…) or FROM 'uri'" } else { "FROM 'uri'" };
@@ -50,9 +49,26 @@ pub(super) fn create_model(parser: &mut Parser) -> DFResult<PredictStatement> {
     Ok(PredictStatement::CreateModel(CreateModel { name, or_replace, if_not_exists, features, uri, options }))
 }
 
+/// `name`, or `input (name, name)`: the columns of one input.
+fn feature(parser: &mut Parser) -> Result<Vec<FeatureName>, ParserError> {
+    let word = parser.parse_identifier()?;
+    if !parser.consume_token(&Token::LParen) {
+        return Ok(vec![FeatureName::from(folded(word))]);
+    }
+    let columns = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
+    parser.expect_token(&Token::RParen)?;
+    let input = word.value;
+    Ok(columns.into_iter().map(|name| FeatureName { name: folded(name), input: Some(input.clone()) }).collect())
+}
+
+/// The name in lower case, unless it is quoted.
+fn folded(name: Ident) -> String {
+    if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() }
+}
+
 /// `key value`, with a string, a number or a word as value.
 fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
-    let key = match parser.next_token() {
+    let mut key = match parser.next_token() {
         token if is_name(&token.token) => match token.token {
             Token::Word(word) => word.value,
             Token::SingleQuotedString(text) => text,
@@ -60,11 +76,23 @@ fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
         },
         token => return parser.expected("the name of an option", token),
     };
+    // `constant.sr 16000`
+    while parser.consume_token(&Token::Period) {
+        let token = parser.next_token();
+        let part = match token.token {
+            Token::Word(word) => word.value,
+            Token::Number(number, _) => number,
+            _ => return parser.expected("the name of an option", token),
+        };
+        key = format!("{key}.{part}");
+    }
     let _ = parser.consume_token(&Token::Eq);
+    let sign = if parser.consume_token(&Token::Minus) { "-" } else { "" };
     let token = parser.next_token();
     let value = match token.token {
+        Token::Number(number, _) => format!("{sign}{number}"),
+        _ if !sign.is_empty() => return parser.expected("a number", token),
         Token::SingleQuotedString(text) => text,
-        Token::Number(number, _) => number,
         Token::Word(word) => word.value,
         _ => return parser.expected("the value of an option: a string, a number or a word", token),
     };

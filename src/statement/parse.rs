@@ -177,6 +177,7 @@ mod tests {
     use datafusion::sql::sqlparser::dialect::GenericDialect;
 
     use super::*;
+    use crate::call::FeatureName;
 
     fn parse(sql: &str) -> DFResult<Vec<PredictStatement>> {
         parse_sql(sql, &GenericDialect {})
@@ -191,7 +192,7 @@ mod tests {
             panic!("{statements:?}")
         };
         assert_eq!(create.name, "churn-v2.1");
-        assert_eq!(create.features, ["age", "Plan"]);
+        assert_eq!(create.features, ["age", "Plan"].map(FeatureName::from));
         assert_eq!(create.uri, "s3://b/m.onnx");
         assert!(create.or_replace && !create.if_not_exists);
         assert_eq!(create.options.model.class.as_deref(), Some("1"));

@@ -84,6 +84,7 @@ pub(super) fn created(
         ("result_type", text(returns)),
         ("rows_independent", Arc::new(BooleanArray::from_iter([loaded.as_ref().and_then(|it| it.rows_independent())]))),
         ("batch_size", number(loaded.as_ref().map(|predictor| predictor.batch_size() as u64))),
+        ("row_cost", text(loaded.as_ref().and_then(|it| it.row_cost()).map(|cost| format!("{cost:.1?}")))),
         ("note", text((!notes.is_empty()).then(|| notes.join("; ")))),
     ])?)
 }
@@ -163,14 +164,22 @@ pub(super) fn model(
     for input in &predictor.signature().inputs {
         row("input", &input.name, input.type_line());
     }
+    for (name, value) in &predictor.options().constants {
+        row("constant", name, value.clone());
+    }
     for (i, feature) in predictor.call().features().unwrap_or_default().iter().enumerate() {
         let value_type = interface.features.get(i).map_or("", |feature| &feature.value_type);
         row("feature", feature, format!("argument {}: {value_type}", i + 1));
     }
     for output in &predictor.signature().outputs {
         row("output", &output.name, output.type_line());
-        if let Some(classes) = model.class_labels(&output.name) {
-            row("classes", &output.name, classes.to_string());
+        let given = predictor.options().labels.as_ref().and_then(|labels| labels.names());
+        let classes = match given {
+            Some(names) => Some(names.join(", ")),
+            None => model.class_labels(&output.name).map(|classes| classes.to_string()),
+        };
+        if let Some(classes) = classes {
+            row("classes", &output.name, classes);
         }
     }
     if let Some(output) = &predictor.options().output {

@@ -218,31 +218,46 @@ fn full_qualifier(qualifier: &TableReference, schema: &DFSchema) -> Option<Table
 /// Features that an error names, at most.
 const MOST_NAMED: usize = 10;
 
-/// Picks each feature of the model: by its exact name, else by a unique match without case. Other values are ignored.
+/// `name` as converters write names that ONNX tools would not take: `Sepal Length (cm)` is `sepal_length__cm_`.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+}
+
+/// The positions of the values that are called `name`: exactly, else without case, else in the spelling of converters.
+fn positions(name: &str, values: &[(String, Expr)]) -> Vec<usize> {
+    let of = |is: &dyn Fn(&str) -> bool| (0..values.len()).filter(|&i| is(&values[i].0)).collect::<Vec<_>>();
+    let ways: [&dyn Fn(&str) -> bool; 3] =
+        [&|column| column == name, &|column| column.to_lowercase() == name.to_lowercase(), &|column| {
+            plain(column) == plain(name)
+        }];
+    ways.into_iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// Picks each feature of the model by its name, or the one list column of all. Other values are ignored.
 fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<Expr>> {
     let label = model.label();
     let Some(names) = model.feature_names() else {
+        let input = model.input_name();
+        if let Some([only]) = input.map(|input| positions(input, &values)).as_deref() {
+            return Ok(vec![values[*only].1.clone()]);
+        }
+        let list = input.map(|input| format!(", or give them as a list column '{input}'")).unwrap_or_default();
         return plan_err!(
-            "model '{label}' has no feature names (its input is a matrix): name them in CREATE MODEL … FEATURES (…), or give its features by position"
+            "model '{label}' has no feature names (its input is a matrix): name them in CREATE MODEL … FEATURES (…){list}, or give its features by position"
         );
     };
     let mut picked = Vec::with_capacity(names.len());
     for name in names {
-        let exact: Vec<_> = (0..values.len()).filter(|&i| values[i].0 == *name).collect();
-        let found = if exact.is_empty() {
-            (0..values.len()).filter(|&i| values[i].0.to_lowercase() == name.to_lowercase()).collect()
-        } else {
-            exact
-        };
+        let found = positions(name, &values);
         match found.as_slice() {
             [one] => picked.push(*one),
             [] => {
                 // What another feature takes is not meant.
-                let taken = |column: &String| names.iter().any(|name| name.eq_ignore_ascii_case(column));
+                let taken = |column: &String| names.iter().any(|name| plain(name) == plain(column));
                 let free = values.iter().map(|(column, _)| column).filter(|column| !taken(column));
                 let near = nearest(name, free.map(String::as_str));
                 let near = near.map(|near| format!("; there is '{near}'")).unwrap_or_default();
-                let has = |name: &String| values.iter().any(|(column, _)| column.eq_ignore_ascii_case(name));
+                let has = |name: &String| !positions(name, &values).is_empty();
                 let missing: Vec<_> = names.iter().filter(|name| !has(name)).map(|name| format!("'{name}'")).collect();
                 return match missing.as_slice() {
                     [_, _, ..] if missing.len() <= MOST_NAMED => {

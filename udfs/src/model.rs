@@ -90,6 +90,11 @@ pub trait ScoringModel: Any + Debug + Send + Sync + DynEq + DynHash {
     /// The features' names in the order of the arguments; `None` if the model's input is a matrix that names none.
     fn feature_names(&self) -> Option<&[String]>;
 
+    /// The name of a list column that may hold all features of a row, where they have no names.
+    fn input_name(&self) -> Option<&str> {
+        None
+    }
+
     /// Checks the number and the types of the arguments; the error names the argument, what was expected and found.
     fn check_arguments(&self, types: &[DataType]) -> Result<()>;
 

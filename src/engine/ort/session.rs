@@ -28,6 +28,8 @@ const PREPACK_UP_TO: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct OrtExecutable {
     label: String,
+    /// The names of what runs take and give.
+    inputs: Vec<String>,
     outputs: Vec<String>,
     device: Device,
     environment: Environment,
@@ -58,12 +60,14 @@ impl OrtExecutable {
             Ok((weight.name.clone(), Arc::new(value)))
         });
         let weights = weights.collect::<ort::Result<Vec<_>>>().map_err(|cause| refused(&request.label, cause))?;
+        let inputs = request.inputs.iter().map(|input| input.name.clone()).collect();
         let outputs = request.outputs.clone();
         let session_size = size::of_session(model, prepacks(model));
         let idle = Mutex::new(vec![]);
         let executable = Self {
             model: model.clone(),
             label: request.label.clone(),
+            inputs,
             outputs,
             device,
             environment,
@@ -140,7 +144,7 @@ impl OrtExecutable {
         let failed = |cause: ort::Error| self.failed(cause);
         let values =
             inputs.iter().map(convert::to_input).collect::<ort::Result<Vec<SessionInputValue>>>().map_err(failed)?;
-        let names = self.model.signature().inputs.iter().map(|input| input.name.as_str());
+        let names = self.inputs.iter().map(String::as_str);
         let values: Vec<_> = names.zip(values).collect();
         let mut options = RunOptions::new().map_err(failed)?;
         options.set_log_level(LogLevel::Fatal).map_err(failed)?;
