@@ -5,13 +5,19 @@ Usage: memory.py BINARY BENCH_FOLDER     (BENCH_FOLDER holds what tests/models/m
 
 Prints the peak resident memory of whole processes, in MB: 20 million rows from Parquet to Parquet, and 20,000 with a
 model of 101 MB, each with 1 and with 8 partitions, with and without the model.
+
+Where BENCH_FOLDER/large has the model of tests/models/make_large.py (575 MB, in one file and with its weights beside it), it
+also prints what CREATE MODEL costs: the time without and with trial runs, beside the time in which Python's onnxruntime loads the
+file and that of hashing it; the peak of memory, and what is left of it; and the same for a second name of the same file.
 """
 
+import hashlib
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 FEATURES = [f"f{i}" for i in range(28)]
@@ -43,6 +49,59 @@ def job(model, data, out, partitions):
     yield f"COPY (SELECT id, {score} AS score FROM t) TO '{out}' STORED AS PARQUET"
 
 
+def resident(process):
+    """Resident memory now and at its peak, in MB."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return [int(lines[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM")]
+
+
+def create(binary, statements):
+    """Seconds of the last of the statements, and the memory after it and at the peak; the process is ended then."""
+    endless = "SELECT count(*) FROM generate_series(1, 1000000000000)"
+    command = [binary, "--format", "csv", *(part for sql in [*statements, endless] for part in ("-c", sql))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        rows, start = 0, time.monotonic()
+        for line in process.stdout:
+            if line.startswith("m"):  # the answer of a CREATE MODEL
+                rows, taken, start = rows + 1, time.monotonic() - start, time.monotonic()
+            if rows == len(statements):
+                break
+        time.sleep(0.5)  # what is not needed goes back
+        now, most = resident(process)
+        process.kill()
+    return taken, now, most
+
+
+def python_load(model):
+    """Seconds in which Python's onnxruntime makes a session, in a process of its own."""
+    code = "import sys,time,onnxruntime as o; t=time.time(); o.InferenceSession(sys.argv[1]); print(time.time()-t)"
+    return float(subprocess.run([sys.executable, "-c", code, model], capture_output=True, check=True).stdout)
+
+
+def hash_time(files):
+    start = time.monotonic()
+    for file in files:
+        with open(file, "rb") as content:
+            hashlib.file_digest(content, "sha256")
+    return time.monotonic() - start
+
+
+def large(binary, folder):
+    print("| model | Python's load, s | hash, s | CREATE without trial, s | CREATE, s | after, MB | peak, MB | of the weights |")
+    print("|---|---|---|---|---|---|---|---|")
+    for model in (folder / "vgg19.onnx", folder / "external" / "vgg19.onnx"):
+        files = [model] if model.parent == folder else [model, model.parent / "weights.bin"]
+        size = sum(file.stat().st_size for file in files) / 1e6
+        sql = f"CREATE MODEL m1 FROM '{model}'"
+        python, digest = min(python_load(model) for _ in range(3)), min(hash_time(files) for _ in range(3))
+        untried = min(create(binary, [f"{sql} OPTIONS (validate false)"])[0] for _ in range(3))
+        taken, now, most = min(create(binary, [sql]) for _ in range(3))
+        name = f"{model.parent.name}/{model.name}, {size:.0f} MB"
+        print(f"| {name} | {python:.2f} | {digest:.2f} | {untried:.2f} | {taken:.2f} | {now:.0f} | {most:.0f} | {most * 1.048576 / size:.2f} |")
+        taken, now, most = create(binary, [sql, f"CREATE MODEL m2 FROM '{model}'"])
+        print(f"| a second name for it | | | | {taken:.2f} | {now:.0f} | {most:.0f} | {most * 1.048576 / size:.2f} |", flush=True)
+
+
 def main():
     binary, bench = sys.argv[1], Path(sys.argv[2])
     with tempfile.TemporaryDirectory(dir=bench) as folder:
@@ -62,6 +121,8 @@ def main():
                 without = peak(binary, job(None, data, out, partitions))
                 used = peak(binary, job(bench / model, data, out, partitions))
                 print(f"| {name} | {partitions} | {without:.0f} | {used:.0f} | {used - without:.0f} |", flush=True)
+    if (bench / "large").is_dir():
+        large(binary, bench / "large")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,9 @@ impl InputEncoder {
         let as_list = self.is_list_of_features(&all);
         for (argument, found) in types.iter().enumerate() {
             let Some((input, by_column)) = self.input_of(argument) else { return wrong(argument, "is one too many") };
-            let takes_list = as_list || (!by_column && input.row_elements() != Some(1));
+            // One value in several dimensions may come in lists, as such outputs do.
+            let is_one = input.row_elements() == Some(1);
+            let takes_list = as_list || (!by_column && (!is_one || (input.shape.len() > 1 && is_list_like(found))));
             let expected = match input.row_elements() {
                 _ if !takes_list => input.element.arrow().to_string(),
                 Some(length) => format!("a list of {length} {}", input.element.arrow()),
@@ -163,11 +165,8 @@ impl InputEncoder {
 
     /// Whether this argument, of `arguments`, is a list.
     pub(crate) fn takes_list(&self, argument: usize, arguments: &[ArrayRef]) -> bool {
-        match self.input_of(argument) {
-            Some((_, true)) => is_list(arguments[argument].data_type()),
-            Some((input, false)) => input.row_elements() != Some(1),
-            None => false,
-        }
+        let is_whole_row = |(input, by_column): (&TensorSpec, bool)| !by_column && input.row_elements() != Some(1);
+        is_list(arguments[argument].data_type()) || self.input_of(argument).is_some_and(is_whole_row)
     }
 
     /// Groups of rows that can't be scored in one run, if there are several such groups: their lists have different lengths, where
@@ -466,6 +465,15 @@ fn row_shape(input: &TensorSpec, levels: &[usize], found: usize) -> Result<Vec<u
     let matches = |(dim, level): (&Dimension, &usize)| dim.size().is_none_or(|size| size == *level);
     if declared.len() == levels.len() && declared.iter().zip(levels).all(matches) {
         return Ok(levels.to_vec());
+    }
+    // An empty list does not say how long the lists in it would be.
+    if found == 0 && declared.len() >= levels.len() {
+        let sizes = declared.iter().enumerate();
+        let sizes: Vec<_> =
+            sizes.map(|(place, dim)| dim.size().unwrap_or(levels.get(place).copied().unwrap_or(0))).collect();
+        if sizes.contains(&0) {
+            return Ok(sizes);
+        }
     }
     let fixed: usize = declared.iter().filter_map(Dimension::size).product();
     if levels.len() != 1 {

@@ -139,10 +139,12 @@ pub struct RunContext {
     pub threads: usize,
     /// Ends the run when the query is dropped.
     pub cancel: CancelToken,
+    /// Whether it tries the model on made-up rows: memory that it takes is not kept for the next run.
+    pub is_trial: bool,
 }
 
 impl Default for RunContext {
     fn default() -> Self {
-        Self { threads: 1, cancel: CancelToken::default() }
+        Self { threads: 1, cancel: CancelToken::default(), is_trial: false }
     }
 }

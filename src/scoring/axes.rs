@@ -115,7 +115,9 @@ fn is_batch(dimension: &Dimension) -> bool {
 }
 
 /// The dimensions of an input that may be that of the rows, the most likely first.
-fn candidates(input: &TensorSpec, inputs: &[Input]) -> Vec<RowAxis> {
+fn candidates(input: &Input, inputs: &[Input]) -> Vec<RowAxis> {
+    let is_constant = input.constant.is_some();
+    let input = &input.spec;
     let shape = &input.shape;
     if let Some(batch) = shape.iter().position(is_batch) {
         return vec![Some(batch)];
@@ -132,9 +134,17 @@ fn candidates(input: &TensorSpec, inputs: &[Input]) -> Vec<RowAxis> {
     }
     // Where others take any number of rows, one of a fixed size has none; perhaps they come one at a time.
     let is_free = |dim: &Dimension| dim.size().is_none();
-    if !shape.iter().any(is_free) && others().any(|other| other.shape.iter().take(2).any(is_free)) {
+    let may_have_rows =
+        |other: &TensorSpec| other.shape.first().is_some_and(is_free) || other.shape.iter().any(is_batch);
+    if !shape.iter().any(is_free) && others().any(may_have_rows) {
         let one = shape.iter().position(|dim| dim.size() == Some(1)).map(Some);
         return [None].into_iter().chain(one).collect();
+    }
+    // All sizes of a constant are known but that of the rows.
+    if let (true, [only]) =
+        (is_constant, (0..shape.len()).filter(|axis| is_free(&shape[*axis])).collect::<Vec<_>>().as_slice())
+    {
+        return vec![Some(*only)];
     }
     let mut axes = vec![0];
     let firsts = inputs.iter().filter_map(|input| input.spec.shape.first());
@@ -163,7 +173,7 @@ fn candidates(input: &TensorSpec, inputs: &[Input]) -> Vec<RowAxis> {
 pub(super) fn assignments(label: &str, inputs: &[Input]) -> Result<Vec<Vec<RowAxis>>> {
     let mut all: Vec<Vec<RowAxis>> = vec![vec![]];
     for input in inputs {
-        let candidates = candidates(&input.spec, inputs);
+        let candidates = candidates(input, inputs);
         all = all
             .into_iter()
             .flat_map(|before| candidates.iter().map(move |axis| before.iter().copied().chain([*axis]).collect()))
@@ -190,7 +200,10 @@ pub(super) fn assignments(label: &str, inputs: &[Input]) -> Result<Vec<Vec<RowAx
         let fixed = rows.iter().any(|(_, dim)| dim.size().is_some_and(|size| size > 1));
         fixed && rows.iter().any(|(_, dim)| dim.size().is_none())
     };
-    all.sort_by_key(|axes| (is_mixed(axes), axes.iter().flatten().sum::<usize>()));
+    // Where rows come one at a time there is nothing to share.
+    let shares_alone =
+        |axes: &Vec<RowAxis>| axes.contains(&None) && rows(axes).iter().any(|(_, dim)| dim.size() == Some(1));
+    all.sort_by_key(|axes| (is_mixed(axes), shares_alone(axes), axes.iter().flatten().sum::<usize>()));
     if all.is_empty() {
         let rows = rows(&first).into_iter();
         let rows: Vec<_> = rows.map(|(spec, dim)| format!("'{}' has {dim}", spec.name)).collect();

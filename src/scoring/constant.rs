@@ -53,10 +53,11 @@ impl Constant {
         let declared = spec.row_shape();
         let input = &self.input;
         if self.levels.is_empty() {
-            if let Some(free) = declared.iter().find(|dim| dim.size().is_none()) {
+            if let Some(place) = declared.iter().position(|dim| dim.size().is_none()) {
+                let size = super::sizes::name(spec, place + 1);
                 bail!(
                     InvalidOption,
-                    "model '{label}': the constant '{input}' is {}, of which the size '{free}' is not known: OPTIONS (size.{free} …) says it",
+                    "model '{label}': the constant '{input}' is {}, rows first, of which a size is not known: OPTIONS ({size} …) says it",
                     spec.type_line()
                 );
             }

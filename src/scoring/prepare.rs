@@ -95,8 +95,14 @@ impl Predictor {
                 "model '{label}' fails on made-up rows, and perhaps on others: {reason}; OPTIONS (validate false) creates it without trying it"
             ),
             Err(reason) => {
-                untried =
-                    Some(format!("it failed on made-up rows, so its types are those that the file declares: {reason}"));
+                let open = inputs.iter().find_map(|input| {
+                    let place = input.row_shape().iter().position(|dim| dim.size().is_none())?;
+                    Some(format!("; OPTIONS ({} …) tries it in another size", sizes::name(input, place + 1)))
+                });
+                let remedy = open.unwrap_or_default();
+                untried = Some(format!(
+                    "it failed on made-up rows, so its types are those that the file declares: {reason}{remedy}"
+                ));
                 let first =
                     |(output, axis): (&TensorSpec, &Option<usize>)| axes::with_axis_first(output, axis.unwrap_or(0));
                 selected.iter().zip(&axes.outputs).map(first).collect()
@@ -191,10 +197,14 @@ fn graph_inputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Ve
 /// The inputs that calls give, rows first, and the others' constants, each at the place of its input.
 fn of_calls(label: &str, inputs: &[Input], axes: &[RowAxis]) -> Result<(Vec<TensorSpec>, Vec<Option<Tensor>>)> {
     let (mut given, mut constants) = (vec![], vec![]);
-    for (input, spec) in inputs.iter().zip(axes::rows_first(inputs, axes)) {
+    let specs = axes::rows_first(inputs, axes);
+    let fixed = fixed_rows(&specs);
+    for (input, mut spec) in inputs.iter().zip(specs) {
         match &input.constant {
             Some(constant) => constants.push(Some(constant.row(label, &spec)?)),
             None => {
+                // A constant may say how many rows a run takes.
+                spec.shape[0] = fixed.map_or(spec.shape[0].clone(), Dimension::Fixed);
                 given.push(spec);
                 constants.push(None);
             }

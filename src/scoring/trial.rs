@@ -16,11 +16,17 @@ use crate::engine::{Executable, RunContext};
 use crate::error::{Error, ErrorKind, Result, bail, error};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
-/// for some models; a model may insist on 1.
-const SIZES: [usize; 5] = [7, 3, 64, 160, 1];
+/// for some models; a model may insist on 1, or on nothing.
+const SIZES: [usize; 6] = [7, 3, 64, 160, 1, 0];
 
 /// Rows that are scored together and apart.
 const ROWS: usize = 5;
+
+/// As many where a row is large: what a model computes in between may be many times that.
+const LARGE_ROWS: usize = 2;
+
+/// Elements of a large row.
+const LARGE: usize = 1 << 15;
 
 /// Time for all of it, unless one run takes longer.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -37,6 +43,14 @@ pub(crate) enum Dependence {
     Dependent,
     /// The model does not run on made-up rows, or takes too long.
     Unknown,
+}
+
+/// What runs with one assignment of rows to dimensions have shown.
+struct Found {
+    axes: RowAxes,
+    dependence: Dependence,
+    /// Whether each output has a dimension that is as long as there are rows.
+    has_rows: bool,
 }
 
 /// Runs of a model on made-up rows, when it is prepared.
@@ -63,7 +77,7 @@ impl<'a> Trial<'a> {
     }
 
     fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let context = RunContext { cancel: self.cancel.clone(), ..Default::default() };
+        let context = RunContext { cancel: self.cancel.clone(), is_trial: true, ..Default::default() };
         limited(self.label, self.max_run, &context, |context| executable.run(inputs, context))
     }
 
@@ -99,13 +113,18 @@ impl<'a> Trial<'a> {
         outputs: &[TensorSpec],
         compare: bool,
     ) -> Result<(RowAxes, Dependence)> {
-        let mut dependent = vec![];
+        let (mut dependent, mut without_rows) = (vec![], vec![]);
         for assignment in assignments {
             match self.find_outputs(assignment, inputs, outputs, compare)? {
-                Some((axes, Dependence::Dependent)) => dependent.push(axes),
-                Some(found) => return Ok(found),
+                Some(Found { axes, dependence: Dependence::Dependent, .. }) => dependent.push(axes),
+                // What is wrong with an output is said when its sizes are learned, unless there is another way.
+                Some(Found { axes, has_rows: false, .. }) => without_rows.push(axes),
+                Some(Found { axes, dependence, .. }) => return Ok((axes, dependence)),
                 None => {}
             }
+        }
+        if dependent.is_empty() && !without_rows.is_empty() {
+            return Ok((without_rows.swap_remove(0), Dependence::Unknown));
         }
         if assignments.len() > 1 && !dependent.is_empty() {
             let tried: Vec<_> = dependent.iter().map(|axes| place(&axes.inputs, inputs)).collect();
@@ -138,13 +157,14 @@ impl<'a> Trial<'a> {
         inputs: &[Input],
         declared: &[TensorSpec],
         compare: bool,
-    ) -> Result<Option<(RowAxes, Dependence)>> {
+    ) -> Result<Option<Found>> {
         let specs = rows_first(inputs, assignment);
         let made_up = |rows, size, floats| self.made_up(inputs, assignment, &specs, rows, size, floats);
         let fixed = fixed_rows(&specs);
-        let count = fixed.unwrap_or(ROWS);
+        let rows_of = |size: usize| fixed.unwrap_or(if is_large(&specs, size) { LARGE_ROWS } else { ROWS });
         let mut together = None;
         for size in SIZES {
+            let count = rows_of(size);
             let Some(rows) = made_up(count, size, Floats::Positive)? else { continue };
             if let Some(outputs) = self.run_placed(assignment, &rows)? {
                 together = Some((size, rows, outputs));
@@ -155,6 +175,7 @@ impl<'a> Trial<'a> {
             }
         }
         let Some((size, rows, outputs)) = together else { return Ok(None) };
+        let count = rows_of(size);
         if outputs.len() != declared.len() {
             let (found, expected) = (outputs.len(), declared.len());
             bail!(InvalidOutput, "model '{}' gave {found} outputs, expected {expected}", self.label);
@@ -169,18 +190,32 @@ impl<'a> Trial<'a> {
         let assigned = assignment.to_vec();
         let ranks = outputs.iter().map(|output| output.shape.len()).collect();
         if count == 1 {
+            // A dimension that happens to be 1 in one size is not that of the row.
+            let mut found = found;
+            for other in SIZES.into_iter().filter(|other| *other != size && *other > 0) {
+                if specs.iter().all(|spec| spec.row_elements().is_some()) || self.is_late() {
+                    break;
+                }
+                let Some(rows) = made_up(count, other, Floats::Positive)? else { continue };
+                let Some(outputs) = self.run_placed(assignment, &rows)? else { continue };
+                for (axis, output) in found.iter_mut().zip(&outputs) {
+                    *axis = axis.filter(|axis| output.shape.get(*axis) == Some(&1));
+                }
+            }
             // Of one row there is nothing to compare; an output without a dimension for it is its value.
-            return Ok(Some((RowAxes { inputs: assigned, outputs: found, ranks }, Dependence::Independent)));
+            let axes = RowAxes { inputs: assigned, outputs: found, ranks };
+            return Ok(Some(Found { axes, dependence: Dependence::Independent, has_rows: true }));
         }
         let known = found.iter().all(Option::is_some);
         // What is wrong with an output is said when its sizes are learned.
         let axes =
             RowAxes { inputs: assigned, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect(), ranks };
         if self.executable.columnar().is_some() && known {
-            return Ok(Some((axes, Dependence::Independent))); // it computes row by row
+            // It computes row by row.
+            return Ok(Some(Found { axes, dependence: Dependence::Independent, has_rows: true }));
         }
         if !known || !compare {
-            return Ok(Some((axes, Dependence::Unknown)));
+            return Ok(Some(Found { axes, dependence: Dependence::Unknown, has_rows: known }));
         }
         let mut dependence = self.compare(&axes, &rows, outputs, fixed)?;
         // What saturates a sigmoid hides what went before it.
@@ -195,7 +230,7 @@ impl<'a> Trial<'a> {
                 _ => Dependence::Independent,
             };
         }
-        Ok(Some((axes, dependence)))
+        Ok(Some(Found { axes, dependence, has_rows: true }))
     }
 
     /// Made-up rows for all inputs, with their constants, and with one value where rows share it; `None` if they would be too
@@ -213,11 +248,12 @@ impl<'a> Trial<'a> {
         let same = vec![0; rows];
         let each = varied.into_iter().zip(inputs).zip(assignment.iter().zip(specs));
         let each = each.map(|((tensor, input), (axis, spec))| match (&input.constant, axis) {
-            (Some(constant), _) => Ok(constant.row(self.label, spec)?.rows_at(&same)),
-            (None, None) => Ok(tensor.rows_at(&same)),
-            (None, Some(_)) => Ok(tensor),
+            // One that does not fit is said where the dimensions are known.
+            (Some(constant), _) => constant.row(self.label, spec).ok().map(|row| row.rows_at(&same)),
+            (None, None) => Some(tensor.rows_at(&same)),
+            (None, Some(_)) => Some(tensor),
         });
-        each.collect::<Result<_>>().map(Some)
+        Ok(each.collect())
     }
 
     /// Runs the model on rows that are put where it wants them; `None` if it fails.
@@ -239,12 +275,12 @@ impl<'a> Trial<'a> {
         outputs: Vec<Tensor>,
         fixed: Option<usize>,
     ) -> Result<Dependence> {
-        let count = fixed.unwrap_or(ROWS);
+        let count = fixed.unwrap_or_else(|| rows.first().map_or(0, Tensor::rows));
         let expected = by_rows(outputs, axes, count);
         let mut companies = vec![(0..count).rev().collect::<Vec<_>>()];
         match fixed {
             // Each row alone.
-            None => companies.extend((0..ROWS).map(|row| vec![row])),
+            None => companies.extend((0..count).map(|row| vec![row])),
             // Each row among copies of another.
             Some(_) => companies.extend((0..count.min(ROWS)).map(|row| {
                 let other = (row + 1) % count;
@@ -291,7 +327,7 @@ impl<'a> Trial<'a> {
             .flat_map(|varied| SIZES.into_iter().enumerate().map(move |(i, size)| (varied, i, size)));
         for (varied, i, size) in tries {
             // Other values and a size of 1 are the last resort, and what has no free size needs no other.
-            let enough = !runs.is_empty() && (varied || size == 1);
+            let enough = !runs.is_empty() && (varied || size <= 1);
             if enough || (!is_free && i > 1) {
                 continue;
             }
@@ -299,7 +335,7 @@ impl<'a> Trial<'a> {
                 is_cut_short = true;
                 continue;
             }
-            let rows = fixed.unwrap_or(2 + i % 2);
+            let rows = fixed.unwrap_or(if is_large(inputs, size) { LARGE_ROWS } else { 2 + i % 2 });
             let values = if varied {
                 made_up::rows(inputs, rows, size, Floats::Positive)
             } else {
@@ -363,7 +399,7 @@ impl Trial<'_> {
             }
             let each = start.elapsed() / rows as u32;
             shortest = Some(shortest.map_or(each, |before| before.min(each)));
-            if fixed_rows(inputs).is_none() {
+            if fixed_rows(inputs).is_none() && !is_large(inputs, size) {
                 let fitting = TIMED.as_nanos() / each.as_nanos().max(1);
                 rows = usize::try_from(fitting).unwrap_or(TIMED_ROWS).clamp(1, TIMED_ROWS);
             }
@@ -387,6 +423,15 @@ pub(super) struct Observed {
     pub outputs: Vec<TensorSpec>,
     /// A size of free dimensions in which the model runs.
     pub size: usize,
+}
+
+/// Whether a row of these inputs has many elements.
+fn is_large(inputs: &[TensorSpec], size: usize) -> bool {
+    let elements = |input: &TensorSpec| -> usize {
+        let sizes = input.row_shape().iter().map(|dim| dim.size().unwrap_or(size));
+        sizes.fold(1, usize::saturating_mul)
+    };
+    inputs.iter().map(elements).fold(0, usize::saturating_add) > LARGE
 }
 
 /// The only number of rows that a run can have, if there is one; `inputs` have their rows first.

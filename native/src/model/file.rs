@@ -1,9 +1,11 @@
 //! Reads a model's bytes, and the external weights beside them.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use prost::Message;
@@ -13,6 +15,7 @@ use super::hash::{Hashing, PendingHash};
 use super::lookalike::recognized;
 use super::proto::{DataLocation, ModelProto, TensorProto};
 use super::reader::FileBuf;
+use super::weights::WeightPlace;
 use crate::error::{Error, Result, bail, error};
 
 /// A model's file, decoded, and what its external weights need to be read.
@@ -22,6 +25,10 @@ pub(super) struct ModelFile {
     hash: Hashing,
     /// Bytes of the file.
     size: u64,
+    /// Where in the file each large field begins, by the address of its buffer.
+    offsets: HashMap<usize, u64>,
+    /// The files that were read, as they were.
+    read: RefCell<Vec<FileState>>,
     /// The file, beside which external weights may be; a model that came as bytes has none.
     pub path: Option<PathBuf>,
 }
@@ -58,11 +65,12 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelFile> {
     }
     let mut buf = fs::File::open(path).and_then(FileBuf::new).map_err(unreadable)?;
     let decoded = ModelProto::decode(&mut buf);
-    let hash = buf.finish().map_err(unreadable)?;
+    let (hash, offsets) = buf.finish().map_err(unreadable)?;
     let proto = decoded.map_err(|cause| {
         error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    Ok(ModelFile { proto, hash, size: metadata.len(), path: Some(path.to_owned()) })
+    let read = RefCell::new(FileState::of(path, &metadata).into_iter().collect());
+    Ok(ModelFile { proto, hash, size: metadata.len(), offsets, read, path: Some(path.to_owned()) })
 }
 
 /// Bytes of the file, if it can be read.
@@ -107,7 +115,7 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
     let proto = ModelProto::decode(bytes).map_err(|cause| {
         error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    Ok(ModelFile { proto, hash, size, path: None })
+    Ok(ModelFile { proto, hash, size, offsets: HashMap::new(), read: RefCell::default(), path: None })
 }
 
 impl ModelFile {
@@ -146,8 +154,20 @@ impl ModelFile {
         locations
     }
 
-    /// The bytes of a tensor that stands in another file of the model's folder.
-    pub(super) fn external(&self, uri: &str, tensor: &TensorProto) -> Result<Bytes> {
+    /// Where `bytes`, a field of the model's file, begin in it.
+    pub(super) fn place(&self, bytes: &Bytes) -> Option<WeightPlace> {
+        let file = self.path.as_ref()?.file_name()?.to_str()?.to_owned();
+        let offset = *self.offsets.get(&(bytes.as_ptr() as usize))?;
+        Some(WeightPlace { file, offset, length: bytes.len() as u64 })
+    }
+
+    /// The files that were read.
+    pub(super) fn states(&self) -> Vec<FileState> {
+        self.read.borrow().clone()
+    }
+
+    /// The bytes of a tensor that stands in another file of the model's folder, and where.
+    pub(super) fn external(&self, uri: &str, tensor: &TensorProto) -> Result<(Bytes, WeightPlace)> {
         use std::io::{Read, Seek, SeekFrom};
         let entry =
             |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
@@ -160,8 +180,14 @@ impl ModelFile {
         let unreadable = |cause: io::Error| {
             error!(Unreadable, "'{uri}': weight '{name}' can't be read from '{location}'").with_source(cause)
         };
-        let mut file = fs::File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
+        let mut file = fs::File::open(&path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let size = metadata.len();
+        if let Some(state) = FileState::of(&path, &metadata)
+            && !self.read.borrow().contains(&state)
+        {
+            self.read.borrow_mut().push(state);
+        }
         let offset = offset.unwrap_or(0);
         let length = length.unwrap_or(size.saturating_sub(offset));
         if offset.checked_add(length).is_none_or(|end| end > size) {
@@ -177,7 +203,7 @@ impl ModelFile {
         file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         file.read_exact(&mut bytes).map_err(unreadable)?;
-        Ok(bytes.into())
+        Ok((bytes.into(), WeightPlace { file: location.to_owned(), offset, length }))
     }
 
     /// `location` within the model's folder; what leads out of it, by name or by link, is refused.
@@ -196,6 +222,30 @@ impl ModelFile {
         let folder = folder.canonicalize().map_err(unreadable)?;
         let path = folder.join(location).canonicalize().map_err(unreadable)?;
         if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }
+    }
+}
+
+/// A file as it was when it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FileState {
+    path: PathBuf,
+    modified: SystemTime,
+    size: u64,
+}
+
+impl FileState {
+    fn of(path: &Path, metadata: &fs::Metadata) -> Option<Self> {
+        Some(Self { path: std::path::absolute(path).ok()?, modified: metadata.modified().ok()?, size: metadata.len() })
+    }
+
+    /// The folder that it is in.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
+    /// Whether it is what it was.
+    pub(super) fn is_unchanged(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| Self::of(&self.path, &metadata).as_ref() == Some(self))
     }
 }
 

@@ -23,9 +23,10 @@ use prost::Message;
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
 pub use signature::{Dimension, RefusedOutput, SequenceOutput, Signature, TensorSpec};
-pub use weights::{Weight, WeightData};
+pub use weights::{Weight, WeightData, WeightPlace};
 
 use crate::error::{Result, bail};
+use file::FileState;
 use proto::ModelProto;
 
 /// The files on this machine that a model was read from.
@@ -70,6 +71,8 @@ struct Content {
     external_files: Vec<String>,
     proto: ModelProto,
     weights: Vec<Weight>,
+    /// The files that were read.
+    read: Vec<FileState>,
     /// The outputs that were maps from label to probability, and the labels.
     zip_maps: Vec<(String, ClassLabels)>,
     sequences: Vec<SequenceOutput>,
@@ -157,7 +160,7 @@ impl Model {
         let (signature, refused_outputs) = Signature::declared(uri, graph)?;
         let optional_inputs = signature::optional_inputs(uri, graph);
         let metadata = Metadata::of(&proto);
-        let (uri, path) = (uri.to_owned(), file.path);
+        let (read, uri, path) = (file.states(), uri.to_owned(), file.path);
         let external_files = external_files.into_iter().collect();
         let sha256 = hash.wait()?;
         let content = Content {
@@ -166,6 +169,7 @@ impl Model {
             external_files,
             proto,
             weights,
+            read,
             zip_maps,
             sequences,
             signature,
@@ -302,15 +306,32 @@ impl Model {
         self.content.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.content.weights))
     }
 
+    /// As [`onnx_bytes`](Self::onnx_bytes), where the large weights are marked as external data in the files that the model was
+    /// read from, and the folder of these; `None` if they are not there, or no longer as they were.
+    pub fn onnx_bytes_with_files(&self, outputs: &[&str]) -> Option<(Vec<u8>, PathBuf)> {
+        let Content { proto, weights, read, .. } = self.content.as_ref();
+        let folder = read.first()?.folder()?.to_owned();
+        if !read.iter().all(FileState::is_unchanged) {
+            return None;
+        }
+        let mut proto = with_outputs(proto, outputs);
+        weights::point_to_files(&mut proto, weights).then(|| (proto.encode_to_vec(), folder))
+    }
+
     /// The graph as an ONNX file that computes `outputs` only (all if empty), its large weights marked as external.
     pub fn onnx_bytes(&self, outputs: &[&str]) -> Vec<u8> {
         if outputs.is_empty() {
             return self.content.proto.encode_to_vec();
         }
-        let mut proto = self.content.proto.clone();
-        if let Some(graph) = &mut proto.graph {
-            graph.output.retain(|output| outputs.contains(&output.name.as_str()));
-        }
-        proto.encode_to_vec()
+        with_outputs(&self.content.proto, outputs).encode_to_vec()
     }
+}
+
+/// The model that computes `outputs` only, or all if there are none.
+fn with_outputs(proto: &ModelProto, outputs: &[&str]) -> ModelProto {
+    let mut proto = proto.clone();
+    if let Some(graph) = proto.graph.as_mut().filter(|_| !outputs.is_empty()) {
+        graph.output.retain(|output| outputs.contains(&output.name.as_str()));
+    }
+    proto
 }

@@ -1,5 +1,6 @@
 //! Reads a file as a protobuf buffer: hashed on the way, and large fields straight into buffers of their own.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -14,11 +15,14 @@ const CHUNK: usize = 64 * 1024;
 /// in memory once.
 pub(super) struct FileBuf {
     file: File,
+    size: u64,
     /// Bytes that are not read yet.
     unread: u64,
     chunk: Vec<u8>,
     position: usize,
     hash: Hashing,
+    /// Where in the file each large field begins, by the address of its buffer.
+    offsets: HashMap<usize, u64>,
     failure: Option<io::Error>,
 }
 
@@ -27,19 +31,30 @@ impl FileBuf {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let unread = file.metadata()?.len();
         let hash = Hashing::of_size(unread);
-        let mut buf = Self { file, unread, chunk: vec![], position: 0, hash, failure: None };
+        let mut buf = Self {
+            file,
+            size: unread,
+            unread,
+            chunk: vec![],
+            position: 0,
+            hash,
+            offsets: HashMap::new(),
+            failure: None,
+        };
+
         buf.refill();
         Ok(buf)
     }
 
     /// The hash of all that was read, or what went wrong while reading: a [`Buf`] can't say so.
-    pub(super) fn finish(mut self) -> io::Result<Hashing> {
+    /// With it, where in the file each large field begins, by the address of its buffer.
+    pub(super) fn finish(mut self) -> io::Result<(Hashing, HashMap<usize, u64>)> {
         while self.has_remaining() {
             self.advance(self.chunk().len());
         }
         match self.failure {
             Some(failure) => Err(failure),
-            None => Ok(self.hash),
+            None => Ok((self.hash, self.offsets)),
         }
     }
 
@@ -88,6 +103,7 @@ impl Buf for FileBuf {
 
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         assert!(len <= self.remaining(), "prost asks for what is there");
+        let start = self.size.saturating_sub(self.remaining() as u64);
         let mut bytes = vec![0; len];
         let here = len.min(self.chunk.len() - self.position);
         bytes[..here].copy_from_slice(&self.chunk()[..here]);
@@ -95,6 +111,7 @@ impl Buf for FileBuf {
             self.position = self.chunk.len();
             self.fill(&mut bytes[here..]);
             let bytes = Bytes::from(bytes);
+            self.offsets.insert(bytes.as_ptr() as usize, start);
             self.hash.update_shared(bytes.slice(here..));
             self.refill();
             bytes
@@ -129,7 +146,8 @@ mod tests {
                 }
             }
             assert!(read == content, "step {step}");
-            let hash = buf.finish().expect("no failure").finish();
+            let (hash, _) = buf.finish().expect("no failure");
+            let hash = hash.finish();
             assert_eq!(hash.finalize(), Sha256::digest(&content));
         }
     }

@@ -22,6 +22,48 @@ pub struct Weight {
     pub shape: Vec<i64>,
     /// The elements.
     pub data: WeightData,
+    /// Where they stand in a file, as they do here, if they do.
+    pub place: Option<WeightPlace>,
+}
+
+/// Where a weight's elements stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightPlace {
+    /// The file, from the model's folder on.
+    pub file: String,
+    /// Where in the file they begin, in bytes.
+    pub offset: u64,
+    /// How many bytes they are.
+    pub length: u64,
+}
+
+impl WeightPlace {
+    /// As ONNX describes external data.
+    fn entries(&self) -> Vec<StringStringEntryProto> {
+        let Self { file, offset, length } = self;
+        let pairs = [("location", file.clone()), ("offset", offset.to_string()), ("length", length.to_string())];
+        pairs.map(|(key, value)| StringStringEntryProto { key: key.into(), value }).into()
+    }
+}
+
+/// Says of the weights in `proto`, which were [split off](split_off), where they stand in files; false if one does not.
+pub(super) fn point_to_files(proto: &mut ModelProto, weights: &[Weight]) -> bool {
+    let mut initializers = proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    // Weights are in the order of the initializers that they were.
+    weights.iter().all(|weight| {
+        let initializer = initializers.find(|tensor| is_in_memory(tensor) && tensor.name == weight.name);
+        match (initializer, &weight.place) {
+            (Some(tensor), Some(place)) => {
+                tensor.external_data = place.entries();
+                true
+            }
+            _ => false,
+        }
+    })
+}
+
+fn is_in_memory(tensor: &TensorProto) -> bool {
+    tensor.external_data.first().is_some_and(|entry| entry.value == IN_MEMORY)
 }
 
 /// Elements in row-major order, aligned for their type.
@@ -100,11 +142,14 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, file: &ModelFile) -> 
     let mut weights = vec![];
     for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         let external = is_external(tensor);
-        let bytes = match &tensor.raw_data {
-            _ if external => file.external(uri, tensor)?,
-            Some(raw) if raw.len() >= LARGE => raw.clone(),
+        let (bytes, place) = match &tensor.raw_data {
+            _ if external => {
+                let (bytes, place) = file.external(uri, tensor)?;
+                (bytes, Some(place))
+            }
+            Some(raw) if raw.len() >= LARGE => (raw.clone(), file.place(raw)),
             None if size_of_val(tensor.float_data.as_slice()) >= LARGE => {
-                tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+                (tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect(), None)
             }
             _ => continue,
         };
@@ -120,7 +165,7 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, file: &ModelFile) -> 
         let element = ElementType::from_onnx(tensor.data_type);
         match element.and_then(|element| WeightData::from_le_bytes(element, bytes.clone())) {
             Some(data) if bytes.len() >= LARGE => {
-                weights.push(Weight { name: tensor.name.clone(), shape: tensor.dims.clone(), data });
+                weights.push(Weight { name: tensor.name.clone(), shape: tensor.dims.clone(), data, place });
                 tensor.raw_data = None;
                 tensor.float_data.clear();
                 tensor.data_location = Some(DataLocation::External as i32);
@@ -132,9 +177,8 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, file: &ModelFile) -> 
     }
     let mut result = Ok(());
     super::graph::visit_tensors(proto, &mut |tensor| {
-        let ours = tensor.external_data.first().is_some_and(|entry| entry.value == IN_MEMORY);
-        if result.is_ok() && is_external(tensor) && !ours {
-            result = file.external(uri, tensor).map(|bytes| embed(tensor, bytes));
+        if result.is_ok() && is_external(tensor) && !is_in_memory(tensor) {
+            result = file.external(uri, tensor).map(|(bytes, _)| embed(tensor, bytes));
         }
     });
     result.map(|()| weights)

@@ -1,5 +1,6 @@
 //! The sessions of one model.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,12 @@ const LARGEST_FOLDED: &str = "67108864";
 
 /// Sessions of at least this many bytes are worth giving back to the system what loading took besides.
 const WORTH_TRIMMING: usize = 8 << 20;
+
+/// Which arenas give back after a run what nobody uses.
+const GIVE_BACK: &str = "memory.enable_memory_arena_shrinkage";
+
+/// Where a model that comes as bytes has its external data.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
 /// Above this size of its shared weights, in bytes, a model is not prepacked: that would keep a second copy of each.
 const PREPACK_UP_TO: usize = 8 << 20;
@@ -83,16 +90,17 @@ impl OrtExecutable {
     }
 
     fn create(&self, threads: usize) -> Result<Session> {
-        let refused = |cause: ort::Error| refused(&self.label, cause);
-        let mut builder = self.configure(threads).map_err(refused)?;
-        if let Some(provider) = provider::provider(self.device) {
-            builder = match builder.with_execution_providers([provider]) {
-                Ok(builder) => builder,
-                Err(cause) => match missing(self.device, cause.into())? {},
-            };
-        }
         let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
-        let session = builder.commit_from_memory(&self.model.onnx_bytes(&outputs)).map_err(refused)?;
+        // ONNX Runtime makes a copy of what it is given as external, for as long as it works on the graph; not of what it finds
+        // in files. Versions that look for these elsewhere fail at once.
+        let by_file = if prepacks(&self.model) { None } else { self.model.onnx_bytes_with_files(&outputs) };
+        let session = match by_file {
+            Some((onnx, folder)) => match self.commit(threads, &onnx, Some(&folder)) {
+                Ok(session) => session,
+                Err(_) => self.commit(threads, &self.model.onnx_bytes(&outputs), None)?,
+            },
+            None => self.commit(threads, &self.model.onnx_bytes(&outputs), None)?,
+        };
         self.sessions.fetch_add(1, Ordering::Relaxed);
         if self.session_size >= WORTH_TRIMMING {
             trim();
@@ -100,8 +108,33 @@ impl OrtExecutable {
         Ok(session)
     }
 
+    /// A session for the graph `onnx`, whose external data is in the files of `weights_folder`, or else given beside it.
+    fn commit(&self, threads: usize, onnx: &[u8], weights_folder: Option<&Path>) -> Result<Session> {
+        let refused = |cause: ort::Error| refused(&self.label, cause);
+        let mut builder = self.configure(threads).map_err(refused)?;
+        for (name, value) in &self.weights {
+            if weights_folder.is_none() {
+                // As external, the graph's own copy is replaced.
+                builder = builder.with_external_initializer(name, value.clone()).map_err(|it| refused(it.into()))?;
+            }
+            // As an initializer, sessions share it.
+            builder = builder.with_initializer(name, value.clone()).map_err(|it| refused(it.into()))?;
+        }
+        if let Some(folder) = weights_folder {
+            let set = builder.with_config_entry(WEIGHTS_FOLDER, folder.display().to_string());
+            builder = set.map_err(|cause| refused(cause.into()))?;
+        }
+        if let Some(provider) = provider::provider(self.device) {
+            builder = match builder.with_execution_providers([provider]) {
+                Ok(builder) => builder,
+                Err(cause) => match missing(self.device, cause.into())? {},
+            };
+        }
+        builder.commit_from_memory(onnx).map_err(refused)
+    }
+
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
-        let mut builder = Session::builder(&self.environment)?
+        let builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
@@ -111,10 +144,6 @@ impl OrtExecutable {
             .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", LARGEST_FOLDED)?
             .with_prepacking(prepacks(&self.model))?
             .with_log_level(LogLevel::Fatal)?; // it would warn about declared shapes at every run
-        for (name, value) in &self.weights {
-            // As external, the graph's own copy is replaced; as an initializer, sessions share it.
-            builder = builder.with_external_initializer(name, value.clone())?.with_initializer(name, value.clone())?;
-        }
         Ok(builder)
     }
 
@@ -148,6 +177,9 @@ impl OrtExecutable {
         let values: Vec<_> = names.zip(values).collect();
         let mut options = RunOptions::new().map_err(failed)?;
         options.set_log_level(LogLevel::Fatal).map_err(failed)?;
+        if context.is_trial && self.device == Device::Cpu {
+            options.set(GIVE_BACK, "cpu:0").map_err(failed)?;
+        }
         let options = Arc::new(options);
         let terminate = {
             let options = options.clone();
