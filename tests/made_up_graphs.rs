@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float32Builder, ListBuilder, RecordBatch};
 use datafusion::arrow::datatypes::Float32Type;
 use datafusion::prelude::SessionContext;
 use datafusion_predict::native::model::proto::{
@@ -28,6 +28,16 @@ enum Names {
     None,
 }
 
+/// A factor that all rows of a run share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Factor {
+    None,
+    /// `k []`
+    Scalar,
+    /// `k [1]`
+    One,
+}
+
 /// A graph over `x [a, b, 3]` that gives `y` of the same shape.
 #[derive(Debug, Clone, Copy)]
 struct Graph {
@@ -39,6 +49,7 @@ struct Graph {
     /// How: by a mean that is added, or by a sum of those before.
     by_sum: bool,
     time: usize,
+    factor: Factor,
 }
 
 impl Graph {
@@ -51,12 +62,12 @@ impl Graph {
             (Names::FixedTime, false) => dimension(Some(DimensionValue::Value(self.time as i64))),
         });
         let dim: Vec<_> = dims.chain([dimension(Some(DimensionValue::Value(WIDTH as i64)))]).collect();
-        let value = |name: &str| ValueInfoProto {
+        let value = |name: &str, dim: &[Dimension]| ValueInfoProto {
             name: name.into(),
             r#type: Some(TypeProto {
                 value: Some(TypeValue::Tensor(TensorTypeProto {
                     elem_type: 1,
-                    shape: Some(TensorShapeProto { dim: dim.clone() }),
+                    shape: Some(TensorShapeProto { dim: dim.to_vec() }),
                 })),
                 denotation: String::new(),
             }),
@@ -80,23 +91,31 @@ impl Graph {
             nodes.push(node("Add", &[&last, &mixed], &next, vec![]));
             last = next;
         }
+        let mut input = vec![value("x", &dim)];
+        if self.factor != Factor::None {
+            let one = [dimension(Some(DimensionValue::Value(1)))];
+            input.push(value("k", if self.factor == Factor::One { &one } else { &[] }));
+            nodes.push(node("Mul", &[&last, "k"], "scaled", vec![]));
+            last = "scaled".to_owned();
+        }
         nodes.push(node("Tanh", &[&last], "y", vec![]));
-        let graph = GraphProto { node: nodes, input: vec![value("x")], output: vec![value("y")], ..Default::default() };
+        let graph = GraphProto { node: nodes, input, output: vec![value("y", &dim)], ..Default::default() };
         // Of operator set 11 reductions take their axes as attributes.
         let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 11 }];
         ModelProto { ir_version: Some(7), graph: Some(graph), opset_import, ..Default::default() }.encode_to_vec()
     }
 
     /// What a row of `time` steps gives alone, where `mixes` says whether its steps depend on each other.
-    fn expected(&self, row: &[[f32; WIDTH]], mixes: bool) -> Vec<f64> {
+    fn expected(&self, number: usize, row: &[[f32; WIDTH]], mixes: bool) -> Vec<f64> {
         let mut sums = [0.0_f64; WIDTH];
         for step in row {
             sums.iter_mut().zip(step).for_each(|(sum, value)| *sum += f64::from(*value));
         }
         let count = if self.by_sum { 1.0 } else { row.len() as f64 };
+        let factor = if self.factor == Factor::None { 1.0 } else { f64::from(factor_of(number)) };
         let mixed = |k: usize| if mixes { sums[k] / count } else { 0.0 };
         row.iter()
-            .flat_map(|step| (0..WIDTH).map(|k| (f64::from(step[k]) + mixed(k)).tanh()).collect::<Vec<_>>())
+            .flat_map(|step| (0..WIDTH).map(|k| (factor * (f64::from(step[k]) + mixed(k))).tanh()).collect::<Vec<_>>())
             .collect()
     }
 
@@ -122,7 +141,14 @@ fn table(rows: &[Vec<[f32; WIDTH]>]) -> RecordBatch {
         }
         lists.append(true);
     }
-    RecordBatch::try_from_iter([("x", Arc::new(lists.finish()) as ArrayRef)]).expect("a column")
+    let factors = Float32Array::from_iter_values((0..rows.len()).map(factor_of));
+    let columns = [("x", Arc::new(lists.finish()) as ArrayRef), ("k", Arc::new(factors) as ArrayRef)];
+    RecordBatch::try_from_iter(columns).expect("columns")
+}
+
+/// The factor of a row: rows of a batch differ.
+fn factor_of(row: usize) -> f32 {
+    [0.5, 2.0, 1.0][row % 3]
 }
 
 async fn check(graph: Graph, rows: Vec<Vec<[f32; WIDTH]>>, batch_size: usize) -> Result<(), String> {
@@ -147,16 +173,18 @@ async fn check(graph: Graph, rows: Vec<Vec<[f32; WIDTH]>>, batch_size: usize) ->
     if !independent {
         return Ok(());
     }
-    let batches = context.predict_sql("SELECT predict('m', x) AS p FROM t").await.map_err(|error| error.to_string())?;
+    let arguments = if graph.factor == Factor::None { "x" } else { "x, k" };
+    let sql = format!("SELECT predict('m', {arguments}) AS p FROM t");
+    let batches = context.predict_sql(&sql).await.map_err(|error| error.to_string())?;
     let batches = batches.collect().await.map_err(|error| error.to_string())?;
-    let mut rows = rows.iter();
+    let mut rows = rows.iter().enumerate();
     for batch in &batches {
         let column = batch.column(0).as_list::<i32>();
         for found in (0..column.len()).map(|row| column.value(row)) {
-            let row = rows.next().ok_or("more rows than there are")?;
+            let (number, row) = rows.next().ok_or("more rows than there are")?;
             let steps = found.as_list::<i32>();
             let found = steps.values().slice(steps.value_offsets()[0] as usize, row.len() * WIDTH);
-            let expected = graph.expected(row, graph.mixes[1 - axis]);
+            let expected = graph.expected(number, row, graph.mixes[1 - axis]);
             for (found, expected) in found.as_primitive::<Float32Type>().values().iter().zip(&expected) {
                 if (f64::from(*found) - expected).abs() > 1e-5 {
                     return Err(format!("{found} instead of {expected}"));
@@ -171,14 +199,15 @@ async fn check(graph: Graph, rows: Vec<Vec<[f32; WIDTH]>>, batch_size: usize) ->
 fn rows_of_made_up_graphs_are_found_or_refused() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let names = prop_oneof![Just(Names::Named), Just(Names::FixedTime), Just(Names::None)];
-    let graphs = (0..2usize, names, any::<[bool; 2]>(), any::<bool>(), 2..6usize)
-        .prop_map(|(rows, names, mixes, by_sum, time)| Graph { rows, names, mixes, by_sum, time });
+    let factors = prop_oneof![2 => Just(Factor::None), 1 => Just(Factor::Scalar), 1 => Just(Factor::One)];
+    let graphs = (0..2usize, names, any::<[bool; 2]>(), any::<bool>(), 2..6usize, factors)
+        .prop_map(|(rows, names, mixes, by_sum, time, factor)| Graph { rows, names, mixes, by_sum, time, factor });
     let step = proptest::array::uniform3(-1.0f32..1.0);
     let cases = (graphs, 1..9usize, 0..4usize).prop_flat_map(move |(graph, count, batch_size)| {
         let row = proptest::collection::vec(step.clone(), graph.time);
         (Just(graph), proptest::collection::vec(row, count), Just(batch_size))
     });
-    let mut runner = TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 128, failure_persistence: None, ..Config::default() });
     let checked = runner.run(&cases, |(graph, rows, batch_size)| {
         runtime.block_on(check(graph, rows, batch_size)).map_err(proptest::test_runner::TestCaseError::fail)
     });

@@ -132,13 +132,15 @@ fn candidates(input: &Input, inputs: &[Input]) -> Vec<RowAxis> {
     if shape.is_empty() {
         return vec![None];
     }
-    // Where others take any number of rows, one of a fixed size has none; perhaps they come one at a time.
+    // Where others take any number of rows, one of a fixed size has none; the state of a recurrent model may have one row, where
+    // nobody says which dimension is that of the others.
     let is_free = |dim: &Dimension| dim.size().is_none();
     let may_have_rows =
         |other: &TensorSpec| other.shape.first().is_some_and(is_free) || other.shape.iter().any(is_batch);
     if !shape.iter().any(is_free) && others().any(may_have_rows) {
         let one = shape.iter().position(|dim| dim.size() == Some(1)).map(Some);
-        return [None].into_iter().chain(one).collect();
+        let is_state = shape.len() > 1 && !others().any(|other| other.shape.iter().any(is_batch));
+        return [None].into_iter().chain(one.filter(|_| is_state)).collect();
     }
     // All sizes of a constant are known but that of the rows.
     if let (true, [only]) =
@@ -274,7 +276,8 @@ mod tests {
             (vec![spec("x", &["seq", "1", "3"])], vec![vec![zero]]),
             (vec![spec("x", &["N", "4"]), spec("k", &[])], vec![vec![zero, None]]),
             (vec![spec("x", &["N", "4"]), spec("k", &["3"])], vec![vec![zero, None]]),
-            (vec![spec("x", &["N", "4"]), spec("k", &["1"])], vec![vec![zero, None], vec![zero, zero]]),
+            (vec![spec("x", &["N", "4"]), spec("k", &["1"])], vec![vec![zero, None]]),
+            (vec![spec("x", &["seq", "4"]), spec("h", &["1", "8"])], vec![vec![zero, None], vec![zero, zero]]),
             (vec![spec("k", &[])], vec![vec![None]]),
         ] {
             let found = assignments("m", &inputs(specs.clone())).expect("rows");
