@@ -16,8 +16,10 @@ use crate::engine::{Executable, RunContext};
 use crate::error::{Error, ErrorKind, Result, bail, error};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
-/// for some models; a model may insist on 1, or on nothing.
-const SIZES: [usize; 6] = [7, 3, 64, 160, 1, 0];
+/// for some models. The last ones are for models that run in none of the others: they insist on one step, on nothing, or on the
+/// window of a sound.
+const SIZES: [usize; 7] = [7, 3, 64, 160, 1, 0, 512];
+const LAST_RESORTS: [usize; 3] = [1, 0, 512];
 
 /// Rows that are scored together and apart.
 const ROWS: usize = 5;
@@ -192,7 +194,7 @@ impl<'a> Trial<'a> {
         if count == 1 {
             // A dimension that happens to be 1 in one size is not that of the row.
             let mut found = found;
-            for other in SIZES.into_iter().filter(|other| *other != size && *other > 0) {
+            for other in SIZES.into_iter().filter(|other| *other != size && !LAST_RESORTS.contains(other)) {
                 if specs.iter().all(|spec| spec.row_elements().is_some()) || self.is_late() {
                     break;
                 }
@@ -327,7 +329,7 @@ impl<'a> Trial<'a> {
             .flat_map(|varied| SIZES.into_iter().enumerate().map(move |(i, size)| (varied, i, size)));
         for (varied, i, size) in tries {
             // Other values and a size of 1 are the last resort, and what has no free size needs no other.
-            let enough = !runs.is_empty() && (varied || size <= 1);
+            let enough = !runs.is_empty() && (varied || LAST_RESORTS.contains(&size));
             if enough || (!is_free && i > 1) {
                 continue;
             }
