@@ -110,8 +110,16 @@ fn is_batch(dimension: &Dimension) -> bool {
     name(dimension).is_some_and(|name| {
         let name = name.to_ascii_lowercase();
         let simple = name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        ["n", "b", "bs", "samples", "num_samples"].contains(&name.as_str()) || (simple && name.contains("batch"))
+        ["n", "b", "bs", "samples", "num_samples", "rows", "num_rows", "n_rows"].contains(&name.as_str())
+            || (simple && name.contains("batch"))
     })
+}
+
+/// Whether a dimension's name says that it is another than that of the rows.
+fn is_other(dimension: &Dimension) -> bool {
+    const OTHERS: [&str; 10] =
+        ["seq", "time", "step", "len", "frame", "token", "height", "width", "channel", "feature"];
+    name(dimension).is_some_and(|name| OTHERS.iter().any(|other| name.to_ascii_lowercase().contains(other)))
 }
 
 /// The dimensions of an input that may be that of the rows, the most likely first.
@@ -154,7 +162,7 @@ fn candidates(input: &Input, inputs: &[Input]) -> Vec<RowAxis> {
     for (axis, dim) in shape.iter().enumerate().skip(1) {
         let may_be = match dim {
             // A matrix has its rows first.
-            Dimension::Dynamic(_) => name(dim).is_none() && (shape.len() > 2 || shape[0].size().is_some()),
+            Dimension::Dynamic(_) => !is_other(dim) && (shape.len() > 2 || shape[0].size().is_some()),
             // Of a state with a fixed number of rows, where others say how many these are.
             Dimension::Fixed(size) => {
                 let first = shape[0].size();
@@ -268,6 +276,9 @@ mod tests {
             (vec![spec("x", &["3", "batch", "2"])], vec![vec![one]]),
             (vec![spec("x", &["?", "?", "2"])], vec![vec![zero], vec![one]]),
             (vec![spec("x", &["N", "?", "2"])], vec![vec![zero]]),
+            (vec![spec("x", &["steps", "rows", "2"])], vec![vec![one]]),
+            (vec![spec("x", &["12", "customers", "2"])], vec![vec![zero], vec![one]]),
+            (vec![spec("x", &["customers", "steps", "2"])], vec![vec![zero]]),
             (vec![spec("x", &["batch", "3"]), spec("state", &["2", "batch", "3"])], vec![vec![zero, one]]),
             (vec![spec("x", &["m", "3"]), spec("state", &["2", "m", "3"])], vec![vec![zero, one]]),
             (vec![spec("x", &["?", "3"]), spec("state", &["2", "?", "3"])], vec![vec![zero, one], vec![zero, zero]]),
