@@ -13,19 +13,24 @@ const ARROW_BATCH: usize = 8192;
 /// Where little is known of what a row takes between input and output, the first run has this many rows.
 const FIRST_RUN: usize = 8;
 
-/// The size of the first run of `model`, and whether later ones grow from there.
+/// Elements of such a run's largest tensor, at most, unless one row has more: what lies between may be many times that.
+const FIRST_RUN_ELEMENTS: usize = 1 << 18;
+
+/// The size of the first run of `model`, and whether later ones grow from there. `row_elements` are those of a row in the largest
+/// of its inputs and outputs, as far as that is known.
 ///
 /// Dense networks start with as many rows as keep what passes between two layers within the second-level cache: on a network
 /// of 28-256-128-1, 1,024 rows are 3 times as fast as 65,536. Trees have no such layers. What convolutions and their kin
 /// keep between layers can't be told from the file, and a row may take megabytes of it: they start small, and grow while
 /// that pays.
-pub(super) fn choose(model: &Model, on_cpu: bool) -> BatchSize {
+pub(super) fn choose(model: &Model, on_cpu: bool, row_elements: usize) -> BatchSize {
     if !on_cpu || model.has_trees() {
         return BatchSize::new(ARROW_BATCH);
     }
     let wide_operators = ["Conv", "ConvTranspose", "Attention", "LSTM", "GRU", "RNN"];
     if model.operators().any(|operator| wide_operators.contains(&operator)) {
-        return BatchSize::growing(FIRST_RUN, ARROW_BATCH);
+        let first = FIRST_RUN_ELEMENTS / row_elements.max(1);
+        return BatchSize::growing(first.clamp(1, FIRST_RUN), ARROW_BATCH);
     }
     match model.widest_layer() {
         Some(width) => {

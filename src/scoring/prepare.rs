@@ -139,7 +139,9 @@ impl Predictor {
         let of_model = if model.handles_missing_values() { NullPolicy::Nan } else { NullPolicy::Null };
         let null_policy = options.on_null.unwrap_or(of_model);
         let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
-        let batch_size = options.batch_size.map_or_else(|| batch_size::choose(model, on_cpu), BatchSize::new);
+        let row_elements = inputs.iter().chain(&tensors).filter_map(TensorSpec::row_elements).max().unwrap_or(1);
+        let chosen = || batch_size::choose(model, on_cpu, row_elements);
+        let batch_size = options.batch_size.map_or_else(chosen, BatchSize::new);
         Ok(Arc::new(Self {
             call: CallSignature::new(encoder.for_inputs(inputs.clone()), feature_names, return_type),
             shared: shared(&graph_inputs, &axes.inputs),

@@ -465,16 +465,25 @@ enum Values {
 fn by_rows(outputs: Vec<Tensor>, axes: &RowAxes, rows: usize) -> Vec<Scores> {
     let scores = outputs.into_iter().zip(&axes.outputs).map(|(output, axis)| {
         let axis = axis.filter(|axis| output.shape.get(*axis) == Some(&rows)).unwrap_or(0);
-        Scores { rows, values: values(&output.with_axis_first(axis).data) }
+        let output = output.with_axis_first(axis);
+        let width = output.data.len() / rows.max(1);
+        Scores { rows, values: values(&output.data, width) }
     });
     scores.collect()
 }
 
-fn values(data: &TensorData) -> Values {
+/// Values of a row that are compared, at most: of more every so many-th, so that a large output is not in memory again.
+const COMPARED: usize = 1 << 16;
+
+/// The values of rows of `width`.
+fn values(data: &TensorData, width: usize) -> Values {
+    // An odd step visits all channels.
+    let step = width.div_ceil(COMPARED).max(1) | 1;
     macro_rules! numbers {
-        ($data:expr, $to:expr) => {
-            Values::Numbers($data.iter().map(|value| $to(*value)).collect())
-        };
+        ($data:expr, $to:expr) => {{
+            let rows = $data.chunks(width.max(1));
+            Values::Numbers(rows.flat_map(|row| row.iter().step_by(step).map(|value| $to(*value))).collect())
+        }};
     }
     match data {
         TensorData::Float32(data) => numbers!(data, f64::from),
