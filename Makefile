@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -70,6 +70,22 @@ onnx-backend: runtime ## the backend tests of the package `onnx` by rows, agains
 	. benches/environment.sh && environment zoo tests/zoo/requirements.txt
 	cargo build --workspace
 	"$(CACHE)/venv-zoo/bin/python" -B tests/zoo/onnx_backend.py "$(CACHE)/onnx-backend"
+
+OF_FRAMEWORKS := torch:frameworks keras:frameworks jax:frameworks spark:frameworks sklearn:models boosters:models
+
+frameworks: runtime ## what PyTorch, Keras, JAX, Spark, scikit-learn, LightGBM, XGBoost and CatBoost export, against their own predict; takes 8 GB of disk
+	. benches/environment.sh && export PIP_NO_CACHE_DIR=1 && environment models tests/models/requirements.txt && \
+	    environment frameworks tests/frameworks/requirements.txt
+	"$(CACHE)/venv-frameworks/bin/pip" uninstall --quiet --yes triton 2>/dev/null # 1 GB, which no export needs
+	cargo build --workspace
+	rm -rf "$(CACHE)/frameworks" && mkdir -p "$(CACHE)/frameworks"
+	for part in $(OF_FRAMEWORKS); do \
+	    name=$${part%:*}; log="$(CACHE)/frameworks/$$name.log"; \
+	    "$(CACHE)/venv-$${part#*:}/bin/python" -B tests/frameworks/$${name}_models.py "$(CACHE)/frameworks" >"$$log" 2>&1 || \
+	        { cat "$$log"; exit 1; }; \
+	    tail -n 1 "$$log"; \
+	done
+	"$(CACHE)/venv-models/bin/python" -B tests/frameworks/compare.py "$(CACHE)/frameworks"
 
 queries: runtime ## two thousand generated queries, with nodes, without them, and with arithmetic in place of the model
 	cargo test --workspace $(FEATURES) --test generated_queries -- --ignored --nocapture
