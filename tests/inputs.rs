@@ -93,6 +93,10 @@ const CALLS: &[(&str, &str, &str, &str)] = &[
     // A list of structs is a tensor of steps; bytes are lists.
     ("steps", "", "", "predict('m', x)"),
     ("bytes", "", "bytes 'ends', pad 256", "predict('m', content)"),
+    // Where nothing is tried, the rows are first, and all else is as the options say.
+    ("matrices", "X_CAT (store, product), x_num (price, qty)", "validate false", "predict('m', t.*)"),
+    ("default", "a, b, c, d", "constant.scale 5, validate false", "predict('m', t.*)"),
+    ("images", "", "size.height 4, size.width 5, validate false", "predict('m', flat)"),
     // What converters write.
     ("several_outputs", "a, b, c, d", "output 'probabilities'", "predict('m', t.*)"),
     ("several_outputs", "a, b, c, d", "", "predict('m', t.*)['probabilities']"),
@@ -162,6 +166,13 @@ async fn labels_name_classes_by_score_and_by_number() {
 async fn what_does_not_fit_is_refused_with_the_remedy() {
     for (name, features, options, expected) in [
         ("scalar", "", "constant.z 1", "model 'm' has no input 'z' (option 'constant.z'): there are x, k"),
+        ("classes", "a, b, c, d", "labels '[\"a\", \"b\", \"c\", \"a\"]', output 'probabilities'", "names 'a' twice"),
+        ("several_outputs", "", "output 'probabilities', class '1'", "class '1' of which part of 'probabilities'?"),
+        ("bytes", "", "pad 3", "option 'pad' needs the option 'bytes'"),
+        ("images", "", "size.height 4294967296", "is too large: at most 268435456 elements"),
+        ("images", "", "size.height 18446744073709551615, size.width 2, validate false", "is too large"),
+        ("scalar", "", "constant.k 'loud', validate false", "option 'constant.k' is 'loud'"),
+        ("matrices", "x_num, x_cat", "", "FEATURES must name its inputs in their order, which is x_cat, x_num"),
         ("scalar", "", "constant.k 'loud'", "model 'm': option 'constant.k' is 'loud': expected float[]"),
         ("scalar", "", "constant.k 1, constant.x 1", "all its inputs are constants"),
         ("scalar", "", "size.k 1", "model 'm' has no open dimension 'k' (option 'size.k'): open are N"),

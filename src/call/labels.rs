@@ -38,8 +38,9 @@ impl GivenLabels {
             )
             .with_source(cause)
         };
-        if std::fs::metadata(&path).map_err(unreadable)?.len() > LARGEST {
-            bail!(InvalidOption, "option 'labels': the file '{file}' has more than {LARGEST} bytes");
+        let metadata = std::fs::metadata(&path).map_err(unreadable)?;
+        if !metadata.is_file() || metadata.len() > LARGEST {
+            bail!(InvalidOption, "option 'labels': '{file}' is no file of at most {LARGEST} bytes");
         }
         let text = std::fs::read_to_string(&path).map_err(unreadable)?;
         let names: Vec<_> =

@@ -1,7 +1,7 @@
 //! What a call of a model's version sees: so that another version can be told to fit in its place.
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_predict_native::{Dimension, ElementType, Model, Signature, TensorSpec};
+use datafusion_predict_native::{Dimension, ElementType, Signature, TensorSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{CallSignature, FeatureName};
@@ -104,24 +104,9 @@ impl Interface {
         (rest == ")").then(|| DataType::Struct(fields.into()))
     }
 
-    /// As the file declares it.
-    pub(crate) fn declared(model: &Model, features: &[FeatureName]) -> Self {
-        let signature = model.signature();
-        let encoder = InputEncoder::new(signature.inputs.clone());
-        let names: Vec<_> = features.iter().map(|feature| feature.name.clone()).collect();
-        match signature.inputs.as_slice() {
-            // The name of a single feature is its input's, as when the model is loaded.
-            [only] if features.is_empty() && only.row_elements() == Some(1) => {
-                Self::new(signature, &encoder, std::slice::from_ref(&only.name))
-            }
-            [_] => Self::new(signature, &encoder, &names),
-            inputs => {
-                let has_columns =
-                    |input: &TensorSpec| features.iter().any(|feature| feature.input.as_ref() == Some(&input.name));
-                let by_column = inputs.iter().map(has_columns).collect();
-                Self::new(signature, &InputEncoder::with_columns(inputs.to_vec(), by_column), &names)
-            }
-        }
+    /// Of a model that was not run, whose types are those that its file declares.
+    pub(crate) fn declared(signature: &Signature, encoder: &InputEncoder, names: &[String]) -> Self {
+        Self::new(signature, encoder, names)
     }
 
     fn new(signature: &Signature, encoder: &InputEncoder, names: &[String]) -> Self {

@@ -7,7 +7,7 @@ use datafusion::arrow::array::{
     UInt8Array, UInt16Array, UInt32Array,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::compute::{cast, interleave};
+use datafusion::arrow::compute::{CastOptions, cast, cast_with_options, interleave};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::arrow::error::ArrowError;
 
@@ -36,7 +36,7 @@ pub(crate) struct BytesFit {
 pub(crate) fn as_lists(array: &ArrayRef, fit: BytesFit) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), fit) {
         (DataType::Binary, BytesFit { length: Some(length), taken: Some(taken), pad }) => {
-            Ok(fitted(array.as_binary::<i32>(), length, taken, pad))
+            fitted(array.as_binary::<i32>(), length, taken, pad)
         }
         (DataType::Binary, _) => Ok(bytes_as_list(array.as_binary::<i32>())),
         (bytes, _) if is_bytes(bytes) => as_lists(&cast(array, &DataType::Binary)?, fit),
@@ -64,7 +64,13 @@ fn bytes_as_list(bytes: &GenericBinaryArray<i32>) -> ArrayRef {
 }
 
 /// `length` numbers for each value, NULL where that is NULL.
-fn fitted(bytes: &GenericBinaryArray<i32>, length: usize, taken: BytesTaken, pad: u32) -> ArrayRef {
+fn fitted(bytes: &GenericBinaryArray<i32>, length: usize, taken: BytesTaken, pad: u32) -> Result<ArrayRef, ArrowError> {
+    let count = length.checked_mul(bytes.len()).filter(|count| i32::try_from(*count).is_ok());
+    if count.is_none() {
+        let problem =
+            format!("{} rows of {length} bytes are too many for one run: use a smaller batch_size", bytes.len());
+        return Err(ArrowError::InvalidArgumentError(problem));
+    }
     let mut places = vec![pad; length * bytes.len()];
     let put = |places: &mut [u32], bytes: &[u8]| {
         places.iter_mut().zip(bytes).for_each(|(place, byte)| *place = u32::from(*byte))
@@ -90,7 +96,7 @@ fn fitted(bytes: &GenericBinaryArray<i32>, length: usize, taken: BytesTaken, pad
     };
     let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
     let offsets = OffsetBuffer::from_repeated_length(length, bytes.len());
-    Arc::new(ListArray::new(field, offsets, values, bytes.nulls().cloned()))
+    Ok(Arc::new(ListArray::try_new(field, offsets, values, bytes.nulls().cloned())?))
 }
 
 fn items_as_lists<O: OffsetSizeTrait>(list: &GenericListArray<O>, array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
@@ -104,15 +110,17 @@ fn item_as_list(items: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
     if let Some(structs) = items.as_struct_opt() {
         let columns = structs.columns();
         let Some(first) = columns.first() else { return Ok(None) };
-        // Numbers of several types meet in the widest that holds all of them.
-        let common = if columns.iter().all(|column| column.data_type() == first.data_type()) {
-            first.data_type().clone()
-        } else if columns.iter().all(|column| column.data_type().is_integer()) {
-            DataType::Int64
-        } else {
-            DataType::Float64
+        // Numbers of several types meet in one that holds all of them, and so do texts.
+        let all = |is: fn(&DataType) -> bool| columns.iter().all(|column| is(column.data_type()));
+        let common = match first.data_type() {
+            same if columns.iter().all(|column| column.data_type() == same) => same.clone(),
+            _ if all(DataType::is_string) => DataType::Utf8,
+            _ if all(DataType::is_integer) => DataType::Int64,
+            _ => DataType::Float64,
         };
-        let columns = columns.iter().map(|column| cast(column, &common)).collect::<Result<Vec<_>, _>>()?;
+        let options = CastOptions { safe: false, ..Default::default() };
+        let columns = columns.iter().map(|column| cast_with_options(column, &common, &options));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let columns: Vec<&dyn Array> = columns.iter().map(AsRef::as_ref).collect();
         let places = (0..structs.len()).flat_map(|row| (0..columns.len()).map(move |column| (column, row)));
         let values = interleave(&columns, &places.collect::<Vec<_>>())?;

@@ -31,7 +31,7 @@ enum Form {
     /// Several tensors of one type: a list of what each is for the row.
     Sequence(Vec<OutputColumn>),
     /// `[N]` or `[N,1]`: the label of the class whose number the model gives.
-    Label(ClassLabels),
+    Label(ClassLabels, Option<Vec<i64>>),
 }
 
 impl OutputColumn {
@@ -50,7 +50,7 @@ impl OutputColumn {
         let value = spec.element.arrow();
         let (data_type, form) = match (labels, spec.row_shape()) {
             (Some(labels), [] | [Dimension::Fixed(1)]) if value.is_integer() => {
-                (key_type(labels), Form::Label(labels.clone()))
+                (key_type(labels), Form::Label(labels.clone(), None))
             }
             (Some(labels), _) => (map_type(key_type(labels), value), Form::Map(labels.clone())),
             (None, [] | [Dimension::Fixed(1)]) => (value, Form::Scalar),
@@ -73,6 +73,20 @@ impl OutputColumn {
         let first = parts.first()?.data_type.clone();
         let same = parts.iter().all(|part| part.data_type == first);
         same.then(|| Self { name: name.to_owned(), data_type: list_type(first), form: Form::Sequence(parts) })
+    }
+
+    /// The same, where the numbers of classes are these, and not counted from 0.
+    pub(crate) fn of_classes(self, numbers: Vec<i64>) -> Self {
+        let form = match self.form {
+            Form::Label(labels, _) if labels.len() == numbers.len() => Form::Label(labels, Some(numbers)),
+            form => form,
+        };
+        Self { form, ..self }
+    }
+
+    /// Whether a number that the model gives may have no label, which is then the row's fault.
+    pub(crate) fn is_label(&self) -> bool {
+        matches!(self.form, Form::Label(..))
     }
 
     /// How many tensors it is made of.
@@ -122,8 +136,8 @@ impl OutputColumn {
             Form::Scalar if width == 1 => Ok(values),
             Form::Scalar => Err(format!("has shape {shape:?}, expected one value for each row")),
             Form::Sequence(_) => Err("is a sequence within a sequence".to_owned()),
-            Form::Label(labels) if width == 1 => label(labels, &values),
-            Form::Label(_) => Err(format!("has shape {shape:?}, expected the number of a class for each row")),
+            Form::Label(labels, classes) if width == 1 => label(labels, classes.as_deref(), &values),
+            Form::Label(..) => Err(format!("has shape {shape:?}, expected the number of a class for each row")),
             Form::Class(position) if shape.len() == 2 && *position < width => {
                 let indices: Int64Array = (0..rows).map(|row| (row * width + position) as i64).collect();
                 compute::take(&values, &indices, None).map_err(|error| error.to_string())
@@ -200,22 +214,25 @@ fn key_type(labels: &ClassLabels) -> DataType {
     }
 }
 
-/// The labels of the classes that `numbers` count from 0.
-fn label(labels: &ClassLabels, numbers: &ArrayRef) -> Result<ArrayRef, String> {
+/// The labels of the classes whose numbers are `classes`, or count from 0.
+fn label(labels: &ClassLabels, classes: Option<&[i64]>, numbers: &ArrayRef) -> Result<ArrayRef, String> {
     let numbers = compute::cast(numbers, &DataType::Int64).map_err(|error| error.to_string())?;
     let numbers = numbers.as_primitive::<Int64Type>();
-    if let Some(unknown) = numbers
-        .values()
-        .iter()
-        .find(|number| usize::try_from(**number).is_ok_and(|n| n >= labels.len()) || **number < 0)
-    {
-        return Err(format!("gave class {unknown}, but there are {} labels", labels.len()));
-    }
+    let place = |number: &i64| match classes {
+        Some(classes) => classes.iter().position(|class| class == number),
+        None => usize::try_from(*number).ok().filter(|place| *place < labels.len()),
+    };
+    let places = numbers.values().iter().map(|number| {
+        let place =
+            place(number).ok_or_else(|| format!("gave class {number}, but there are {} labels", labels.len()))?;
+        Ok(place as i64)
+    });
+    let places = Int64Array::from(places.collect::<Result<Vec<_>, String>>()?);
     let keys: ArrayRef = match &labels.labels {
         Labels::Ints(ints) => Arc::new(Int64Array::from(ints.clone())),
         Labels::Strings(strings) => Arc::new(StringArray::from(strings.clone())),
     };
-    compute::take(&keys, numbers, None).map_err(|error| error.to_string())
+    compute::take(&keys, &places, None).map_err(|error| error.to_string())
 }
 
 fn map(labels: &ClassLabels, values: ArrayRef, rows: usize) -> ArrayRef {

@@ -13,15 +13,13 @@ pub use create::{CreateModel, CreateOptions};
 
 use crate::background;
 use crate::call::{FeatureName, ModelOptions};
-use crate::catalog::{
-    Change, Committed, Interface, ModelCatalog, ModelHandle, ModelVersion, VersionRecord, VersionReference,
-};
+use crate::catalog::{Change, Committed, ModelCatalog, ModelHandle, ModelVersion, VersionRecord, VersionReference};
 use crate::encode::InputEncoder;
 use crate::engine;
 use crate::error::{Result, bail};
 use crate::fetch::{self, Fetched};
 use crate::registry::{ModelRegistry, RegisteredModel};
-use crate::scoring::{Predictor, PredictorRequest};
+use crate::scoring::{Predictor, PredictorRequest, declared_interface};
 use crate::storage::{Download, StorageOptions, absolute};
 
 /// The models of a process and the engines that run them. Sessions may share one.
@@ -218,7 +216,7 @@ impl PredictRuntime {
         let uri = if self.catalog.keeps_files() && !copied { absolute(model.uri()) } else { model.uri().to_owned() };
         let interface = match &predictor {
             Some(predictor) => predictor.interface(),
-            None => Interface::declared(&model, &features),
+            None => declared_interface(name, &model, &features, &options)?,
         };
         let ready = predictor.as_ref().map(|predictor| predictor.readiness());
         let record = VersionRecord { ready, ..record_of(&model, uri, copied, !features.is_empty(), options) };

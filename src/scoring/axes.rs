@@ -6,13 +6,16 @@
 //!
 //! Some inputs have no dimension for the rows: a sampling rate, a temperature. All rows of a run share their value.
 
+use std::collections::HashSet;
+
 use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
 
 use super::constant::Constant;
 use crate::error::{Result, bail};
 
-/// Assignments that are tried, at most.
+/// Assignments that are tried, at most, and those that are looked at.
 const MOST_ASSIGNMENTS: usize = 16;
+const MOST_COMBINATIONS: usize = 4096;
 
 /// The dimension of an input that is that of the rows; `None` if it has none, since all rows of a run share its value.
 pub(super) type RowAxis = Option<usize>;
@@ -166,7 +169,8 @@ fn candidates(input: &Input, inputs: &[Input]) -> Vec<RowAxis> {
             // Of a state with a fixed number of rows, where others say how many these are.
             Dimension::Fixed(size) => {
                 let first = shape[0].size();
-                shape.len() > 2 && first.is_some() && first != Some(*size) && fixed.contains(size)
+                let is_alone = *size == 1 && inputs.len() == 1; // a batch of one behind the time
+                shape.len() > 2 && first.is_some() && first != Some(*size) && (fixed.contains(size) || is_alone)
             }
         };
         if may_be {
@@ -187,7 +191,7 @@ pub(super) fn assignments(label: &str, inputs: &[Input]) -> Result<Vec<Vec<RowAx
         all = all
             .into_iter()
             .flat_map(|before| candidates.iter().map(move |axis| before.iter().copied().chain([*axis]).collect()))
-            .take(MOST_ASSIGNMENTS)
+            .take(MOST_COMBINATIONS)
             .collect();
     }
     let rows = |axes: &[RowAxis]| -> Vec<(&TensorSpec, &Dimension)> {
@@ -213,7 +217,10 @@ pub(super) fn assignments(label: &str, inputs: &[Input]) -> Result<Vec<Vec<RowAx
     // Where rows come one at a time there is nothing to share.
     let shares_alone =
         |axes: &Vec<RowAxis>| axes.contains(&None) && rows(axes).iter().any(|(_, dim)| dim.size() == Some(1));
-    all.sort_by_key(|axes| (is_mixed(axes), shares_alone(axes), axes.iter().flatten().sum::<usize>()));
+    // One place for all is more likely than several.
+    let places = |axes: &Vec<RowAxis>| axes.iter().flatten().collect::<HashSet<_>>().len();
+    all.sort_by_key(|axes| (is_mixed(axes), shares_alone(axes), places(axes), axes.iter().flatten().sum::<usize>()));
+    all.truncate(MOST_ASSIGNMENTS);
     if all.is_empty() {
         let rows = rows(&first).into_iter();
         let rows: Vec<_> = rows.map(|(spec, dim)| format!("'{}' has {dim}", spec.name)).collect();
@@ -285,6 +292,7 @@ mod tests {
             (vec![spec("x", &["1", "512"]), spec("state", &["2", "1", "64"])], vec![vec![zero, one]]),
             (vec![spec("ids", &["unk__1", "unk__2"]), spec("mask", &["unk__3", "unk__4"])], vec![vec![zero, zero]]),
             (vec![spec("x", &["seq", "1", "3"])], vec![vec![zero]]),
+            (vec![spec("x", &["12", "1", "3"])], vec![vec![zero], vec![one]]),
             (vec![spec("x", &["N", "4"]), spec("k", &[])], vec![vec![zero, None]]),
             (vec![spec("x", &["N", "4"]), spec("k", &["3"])], vec![vec![zero, None]]),
             (vec![spec("x", &["N", "4"]), spec("k", &["1"])], vec![vec![zero, None]]),

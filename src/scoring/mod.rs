@@ -26,7 +26,7 @@ use std::time::Duration;
 use datafusion_predict_native::{Model, Signature, TensorSpec};
 
 pub(crate) use batch_size::BatchSize;
-pub(crate) use prepare::PredictorRequest;
+pub(crate) use prepare::{PredictorRequest, declared_interface};
 pub(crate) use score::ScoreStats;
 
 use crate::call::{CallSignature, FeatureName, ModelOptions, NullPolicy};

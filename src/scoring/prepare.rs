@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::{
-    ClassLabels, Dimension, ElementType, Model, SequenceOutput, Signature, Tensor, TensorSpec,
+    ClassLabels, Dimension, ElementType, Labels, Model, SequenceOutput, Signature, Tensor, TensorSpec,
 };
 
 use super::axes::{self, Input, RowAxis};
@@ -12,10 +12,11 @@ use super::constant::Constant;
 use super::health::Health;
 use super::rows_first::RowsFirst;
 use super::sizes;
-use super::trial::{Dependence, Trial, fixed_rows};
+use super::trial::{Dependence, Failure, Trial, fixed_rows};
 use super::{BatchSize, Predictor, Runner, batch_size};
 use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullPolicy};
 use crate::cancel::CancelToken;
+use crate::catalog::Interface;
 use crate::encode::{InputEncoder, OutputColumn, struct_fields};
 use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
 use crate::error::{Result, bail, error};
@@ -56,6 +57,22 @@ impl Predictor {
         if options.missing_text.is_some() && !takes(|input| input.element == ElementType::String) {
             bail!(InvalidOption, "model '{label}' takes no texts (option 'missing_text')");
         }
+        let pad = options.pad.unwrap_or(0);
+        let cannot_hold = |input: &TensorSpec| match input.element {
+            ElementType::UInt8 => pad > u8::MAX.into(),
+            ElementType::Int8 => pad > i8::MAX as u32,
+            ElementType::Int32 => i32::try_from(pad).is_err(),
+            _ => false,
+        };
+        if let Some((input, _)) = encoder.inputs().find(|(input, _)| cannot_hold(input)) {
+            bail!(InvalidOption, "model '{label}': option 'pad' is {pad}, which input {input} can't hold");
+        }
+        if options.pad.is_some() && options.bytes.is_none() {
+            bail!(
+                InvalidOption,
+                "model '{label}': option 'pad' needs the option 'bytes', which says where bytes are missing"
+            );
+        }
         if options.bytes.is_some() && !takes(|input| input.row_elements().is_some_and(|length| length > 1)) {
             bail!(InvalidOption, "model '{label}' takes no list of a fixed size (option 'bytes')");
         }
@@ -90,11 +107,11 @@ impl Predictor {
         let tensors: Vec<_> = match observed {
             Ok(observed) => observed.outputs,
             // A lookup may know none of the values.
-            Err(reason) if *must_run && model.takes_floats_as_they_are() => bail!(
+            Err(Failure { reason, was_run: true }) if *must_run && model.takes_floats_as_they_are() => bail!(
                 InvalidModel,
                 "model '{label}' fails on made-up rows, and perhaps on others: {reason}; OPTIONS (validate false) creates it without trying it"
             ),
-            Err(reason) => {
+            Err(Failure { reason, .. }) => {
                 let open = inputs.iter().find_map(|input| {
                     let place = input.row_shape().iter().position(|dim| dim.size().is_none())?;
                     Some(format!("; OPTIONS ({} …) tries it in another size", sizes::name(input, place + 1)))
@@ -128,6 +145,13 @@ impl Predictor {
             },
             _ => fixed_rows(&inputs),
         };
+        let encoder = encoder.for_inputs(inputs.clone());
+        if let (Some(width), Some(names)) = (encoder.width(), &feature_names)
+            && width != names.len()
+            && names.len() != 1
+        {
+            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", names.len());
+        }
         let runner = Runner { executable: by_rows, ..runner };
         let outputs = with_sizes(outputs, &tensors);
         let columns = output_columns(label, model, options, &outputs)?;
@@ -143,7 +167,7 @@ impl Predictor {
         let chosen = || batch_size::choose(model, on_cpu, row_elements);
         let batch_size = options.batch_size.map_or_else(chosen, BatchSize::new);
         Ok(Arc::new(Self {
-            call: CallSignature::new(encoder.for_inputs(inputs.clone()), feature_names, return_type),
+            call: CallSignature::new(encoder, feature_names, return_type),
             shared: shared(&graph_inputs, &axes.inputs),
             signature: Signature { inputs, outputs },
             runner,
@@ -167,6 +191,12 @@ fn graph_inputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Ve
     for name in options.constants.keys() {
         let same = |spec: &&TensorSpec| spec.name.eq_ignore_ascii_case(name);
         let optional = model.optional_inputs();
+        if specs.iter().chain(optional).filter(same).count() > 1 {
+            bail!(
+                InvalidOption,
+                "model '{label}': option 'constant.{name}': several inputs have that name but for its case"
+            );
+        }
         match (specs.iter().find(same), optional.iter().find(same)) {
             (Some(_), _) => {}
             (None, Some(default)) => specs.push(default.clone()),
@@ -213,6 +243,26 @@ fn of_calls(label: &str, inputs: &[Input], axes: &[RowAxis]) -> Result<(Vec<Tens
         }
     }
     Ok((given, constants))
+}
+
+/// What calls of a model see that was not run: as its file declares it, with what FEATURES and OPTIONS say.
+///
+/// # Errors
+/// FEATURES and OPTIONS that do not fit the model.
+pub(crate) fn declared_interface(
+    label: &str,
+    model: &Model,
+    features: &[FeatureName],
+    options: &ModelOptions,
+) -> Result<Interface> {
+    let mut inputs = graph_inputs(label, model, options)?;
+    // Where the rows are is found out when it runs.
+    let first = inputs.iter().map(|input| (!input.spec.shape.is_empty()).then_some(0)).collect();
+    let axes = axes::assignments(label, &inputs).map_or(first, |mut assignments| assignments.swap_remove(0));
+    let (encoder, names) = name_features(label, &mut inputs, &axes, features)?;
+    let outputs = select_outputs(label, model, options)?.iter().map(SelectedOutput::spec).collect();
+    let signature = Signature { inputs: encoder.inputs().map(|(input, _)| input.clone()).collect(), outputs };
+    Ok(Interface::declared(&signature, &encoder, &names.unwrap_or_default()))
 }
 
 /// For each input that calls give, whether all rows of a run share its value.
@@ -333,6 +383,15 @@ fn name_features(
         return Ok((encoder, Some(names)));
     }
     let encoder = InputEncoder::new(call_inputs);
+    let inputs_of_calls: Vec<_> = encoder.inputs().map(|(input, _)| input.name.clone()).collect();
+    let is_swapped = |(name, input): (&String, &String)| name != input && inputs_of_calls.contains(name);
+    if inputs_of_calls.len() > 1 && names.iter().zip(&inputs_of_calls).any(is_swapped) {
+        bail!(
+            InvalidStatement,
+            "model '{label}': FEATURES must name its inputs in their order, which is {}",
+            inputs_of_calls.join(", ")
+        );
+    }
     if names.is_empty() {
         let each = encoder.matrix().is_none() || encoder.width() == Some(1);
         let names = each.then(|| encoder.inputs().map(|(input, _)| input.name.clone()).collect());
@@ -404,7 +463,7 @@ fn with_sizes(outputs: Vec<SelectedOutput>, mut tensors: &[TensorSpec]) -> Vec<S
 /// The outputs that calls give: the one that the options name, or that holds the classes' probabilities, else all.
 fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<SelectedOutput>> {
     let (outputs, sequences) = (&model.signature().outputs, model.sequences());
-    let is_part = |output: &&TensorSpec| sequences.iter().any(|sequence| sequence.parts.contains(&output.name));
+    let is_part = |output: &&TensorSpec| sequences.iter().any(|sequence| sequence.hidden.contains(&output.name));
     let names = || {
         let tensors = outputs.iter().filter(|output| !is_part(output)).map(|output| output.name.as_str());
         tensors.chain(sequences.iter().map(|sequence| sequence.name.as_str()))
@@ -473,10 +532,23 @@ fn output_columns(
             }
             let spec = &output.tensors[0];
             let labels = given.as_ref().filter(|labels| OutputColumn::takes_labels(spec, labels));
-            Ok(OutputColumn::new(spec, labels.or_else(|| model.zip_map(&spec.name))))
+            let column = OutputColumn::new(spec, labels.or_else(|| model.zip_map(&spec.name)));
+            // Classes that the model itself numbers are not counted from 0.
+            let own = outputs.iter().find_map(|output| model.class_labels(&output.tensors[0].name));
+            Ok(match own.or_else(|| model.class_labels(&spec.name)) {
+                Some(ClassLabels { labels: Labels::Ints(numbers) }) if labels.is_some() => column.of_classes(numbers),
+                _ => column,
+            })
         });
         return columns.collect();
     };
+    if outputs[0].is_sequence {
+        let name = &outputs[0].name;
+        bail!(
+            InvalidOption,
+            "model '{label}': class '{class}' of which part of '{name}'? A call gives a list of all parts: OPTIONS (output '{name}')"
+        );
+    }
     let output = &outputs[0].tensors[0]; // a class selects one output
     let Some(width) = output.row_elements().filter(|_| output.shape.len() == 2) else {
         bail!(InvalidOption, "model '{label}': output '{}' has no classes (option 'class')", output.name);
@@ -495,8 +567,25 @@ fn output_columns(
 
 /// Checks that the names that the option `labels` gives are those of some output's classes.
 fn check_labels(label: &str, labels: &ClassLabels, outputs: &[SelectedOutput]) -> Result<()> {
-    let takes = |output: &SelectedOutput| !output.is_sequence && OutputColumn::takes_labels(&output.tensors[0], labels);
-    if outputs.iter().any(takes) {
+    let takes =
+        |output: &&SelectedOutput| !output.is_sequence && OutputColumn::takes_labels(&output.tensors[0], labels);
+    let numbers = |output: &&SelectedOutput| takes(output) && !output.tensors[0].element.is_float();
+    if outputs.iter().filter(numbers).count() > 1 {
+        bail!(
+            InvalidOption,
+            "model '{label}': option 'labels': which output is the number of a class? OPTIONS (output '…') names it"
+        );
+    }
+    if let Labels::Strings(names) = &labels.labels
+        && let Some((_, twice)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name))
+        && outputs.iter().any(|output| takes(&output) && !numbers(&output))
+    {
+        bail!(
+            InvalidOption,
+            "model '{label}': option 'labels' names '{twice}' twice, so a map of scores can't have both"
+        );
+    }
+    if outputs.iter().any(|output| takes(&output)) {
         return Ok(());
     }
     let outputs: Vec<_> =

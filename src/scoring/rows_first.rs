@@ -40,6 +40,7 @@ impl Executable for RowsFirst {
         let mut given = inputs.iter();
         let each = self.constants.iter().zip(&self.axes.inputs);
         let inputs = each.filter_map(|(constant, axis)| match constant {
+            Some(row) if axis.is_none() => Some(placed(row, None)),
             Some(row) => Some(placed(&row.rows_at(&vec![0; rows]), *axis)),
             None => given.next().map(|tensor| placed(tensor, *axis)),
         });

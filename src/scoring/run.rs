@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::cast;
 use datafusion_predict_native::Tensor;
 
 use super::Predictor;
@@ -91,9 +92,16 @@ impl Predictor {
             } else {
                 column.decode(tensors, rows)
             };
-            checked.map_err(|problem| {
-                error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label(), column.name)
-            })
+            let array = checked.map_err(|problem| {
+                let problem = format!("model '{}': output '{}' {problem}", self.label(), column.name);
+                if column.is_label() { error!(UnscorableRow, "{problem}") } else { error!(InvalidOutput, "{problem}") }
+            })?;
+            // An engine may compute in other floats than the file declares.
+            if array.data_type() == column.data_type() {
+                Ok(array)
+            } else {
+                self.in_arrow(cast(&array, column.data_type()))
+            }
         });
         let array = encode::concat(&self.columns, arrays.collect::<Result<Vec<_>>>()?);
         if array.data_type() != self.call.returns() {

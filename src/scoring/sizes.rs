@@ -6,6 +6,9 @@ use datafusion_predict_native::{Dimension, TensorSpec};
 
 use crate::error::{Result, bail};
 
+/// Elements of an input, at most: 1 GiB of float32.
+const LARGEST: usize = 1 << 28;
+
 /// Settles the dimensions of `inputs` that `sizes` name: by the name that the file gives them, or by input and place, counted
 /// from 1 (`images.3`). Names are compared without case.
 ///
@@ -26,6 +29,13 @@ pub(super) fn settle(label: &str, inputs: &mut [TensorSpec], sizes: &BTreeMap<St
                 *dimension = Dimension::Fixed(*size);
             }
         }
+    }
+    let elements = |input: &TensorSpec| {
+        let mut sizes = input.shape.iter().map(|dimension| dimension.size().unwrap_or(1));
+        sizes.try_fold(1usize, |elements, size| elements.checked_mul(size))
+    };
+    if let Some(large) = inputs.iter().find(|input| elements(input).is_none_or(|elements| elements > LARGEST)) {
+        bail!(InvalidOption, "model '{label}': input {large} is too large: at most {LARGEST} elements are supported");
     }
     let Some(unknown) = sizes.keys().find(|name| !used.contains(name)) else { return Ok(()) };
     let free = inputs.iter().flat_map(|input| {

@@ -186,11 +186,22 @@ impl<'a> Trial<'a> {
         let one = if fixed.is_none() { self.run_placed(assignment, &first)? } else { None };
         let found = outputs.iter().zip(declared).enumerate().map(|(i, (output, declared))| {
             let one = one.as_ref().and_then(|outputs| outputs.get(i)).map(|output| output.shape.as_slice());
-            output_candidates(declared, one, &output.shape, count).first().copied()
+            output_candidates(declared, one, &output.shape, count)
         });
-        let found: Vec<Option<usize>> = found.collect();
+        let mut candidates: Vec<Vec<usize>> = found.collect();
+        // A dimension may be as long as there are rows by accident.
+        if candidates.iter().any(|axes| axes.len() > 1)
+            && fixed.is_none()
+            && let Some(more) = made_up(count + 1, size, Floats::Positive)?
+            && let Some(outputs) = self.run_placed(assignment, &more)?
+        {
+            for (axes, output) in candidates.iter_mut().zip(&outputs) {
+                axes.retain(|axis| output.shape.get(*axis) == Some(&(count + 1)));
+            }
+        }
+        let found: Vec<Option<usize>> = candidates.iter().map(|axes| axes.first().copied()).collect();
         let assigned = assignment.to_vec();
-        let ranks = outputs.iter().map(|output| output.shape.len()).collect();
+        let ranks: Vec<_> = outputs.iter().map(|output| output.shape.len()).collect();
         if count == 1 {
             // A dimension that happens to be 1 in one size is not that of the row.
             let mut found = found;
@@ -210,11 +221,21 @@ impl<'a> Trial<'a> {
         }
         let known = found.iter().all(Option::is_some);
         // What is wrong with an output is said when its sizes are learned.
-        let axes =
-            RowAxes { inputs: assigned, outputs: found.iter().map(|axis| Some(axis.unwrap_or(0))).collect(), ranks };
+        let outputs_at = found.iter().map(|axis| Some(axis.unwrap_or(0))).collect();
+        let mut axes = RowAxes { inputs: assigned, outputs: outputs_at, ranks };
         if self.executable.columnar().is_some() && known {
             // It computes row by row.
             return Ok(Some(Found { axes, dependence: Dependence::Independent, has_rows: true }));
+        }
+        if candidates.iter().any(|axes| axes.len() > 1) {
+            // Of several the one along which rows agree.
+            for outputs_at in combinations(&candidates) {
+                let tried = RowAxes { outputs: outputs_at, ..axes.clone() };
+                if self.compare(&tried, &rows, outputs.clone(), fixed)? != Dependence::Dependent {
+                    axes = tried;
+                    break;
+                }
+            }
         }
         if !known || !compare {
             return Ok(Some(Found { axes, dependence: Dependence::Unknown, has_rows: known }));
@@ -306,22 +327,21 @@ impl<'a> Trial<'a> {
 
     /// The outputs as runs show them, with 2 and with 3 rows and in several sizes, on zeros or else on other values; with rows
     /// first, and with a size in which the model runs. The reason if it runs in none.
+    /// `by_rows` is the model with its rows first, which takes `inputs`.
     ///
     /// # Errors
     /// An output that is not one value or list for each row.
-    ///
-    /// `by_rows` is the model with its rows first, which takes `inputs`.
     pub(super) fn observe(
         &self,
         by_rows: &dyn Executable,
         inputs: &[TensorSpec],
         axes: &RowAxes,
         declared: &[TensorSpec],
-    ) -> Result<Result<Observed, Error>> {
+    ) -> Result<Result<Observed, Failure>> {
         let (label, fixed) = (self.label, fixed_rows(inputs));
         let is_free = inputs.iter().any(|input| input.row_elements().is_none());
         let mut runs: Vec<(usize, usize, Vec<Tensor>)> = vec![];
-        let mut failed = None;
+        let (mut failed, mut was_run) = (None, false);
         let deadline = Instant::now() + LONGEST;
         let mut is_cut_short = false;
         let tries = [false, true]
@@ -344,6 +364,7 @@ impl<'a> Trial<'a> {
                 made_up::zeros(inputs, rows, size)
             };
             let shapes = values.as_ref().map(|values| shapes(inputs, values)).unwrap_or_default();
+            was_run |= values.is_ok();
             match values.and_then(|values| self.run(by_rows, &values)) {
                 Ok(outputs) if outputs.len() == declared.len() => runs.push((rows, size, outputs)),
                 Ok(outputs) => {
@@ -357,7 +378,7 @@ impl<'a> Trial<'a> {
         }
         if runs.is_empty() {
             let failed = failed.unwrap_or_else(|| error!(EngineFailed, "model '{label}' could not be tried"));
-            return Ok(Err(failed));
+            return Ok(Err(Failure { reason: failed, was_run }));
         }
         let outputs = declared.iter().enumerate().map(|(i, spec)| {
             let shapes: Vec<_> = runs.iter().map(|(rows, _, outputs)| (*rows, outputs[i].shape.as_slice())).collect();
@@ -419,6 +440,13 @@ fn shapes(inputs: &[TensorSpec], values: &[Tensor]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// Why a model was not observed.
+pub(super) struct Failure {
+    pub reason: Error,
+    /// Whether it failed, and its rows were not merely too large to be made up.
+    pub was_run: bool,
+}
+
 /// What runs on made-up rows have shown.
 pub(super) struct Observed {
     /// The outputs, rows first.
@@ -439,6 +467,19 @@ fn is_large(inputs: &[TensorSpec], size: usize) -> bool {
 /// The only number of rows that a run can have, if there is one; `inputs` have their rows first.
 pub(super) fn fixed_rows(inputs: &[TensorSpec]) -> Option<usize> {
     inputs.iter().find_map(|input| input.shape.first().and_then(Dimension::size))
+}
+
+/// One candidate for each output, in all combinations, but not more than a few.
+fn combinations(candidates: &[Vec<usize>]) -> Vec<Vec<Option<usize>>> {
+    const MOST: usize = 16;
+    let mut all = vec![vec![]];
+    for axes in candidates {
+        let longer = all.into_iter().flat_map(|before: Vec<Option<usize>>| {
+            axes.iter().map(move |axis| before.iter().copied().chain([Some(*axis)]).collect::<Vec<_>>())
+        });
+        all = longer.take(MOST).collect();
+    }
+    all
 }
 
 /// `dimension 1 of 'x' and dimension 2 of 'state'`
@@ -552,7 +593,10 @@ fn observed_shape(
         match shape.first() {
             Some(found) if found == rows => {}
             Some(found) => bail!(InvalidOutput, "model '{label}': output '{name}' has {found} rows, expected {rows}"),
-            None => bail!(InvalidOutput, "model '{label}': output '{name}' is one value, expected one for each row"),
+            None => bail!(
+                InvalidOutput,
+                "model '{label}': output '{name}' is one value, expected one for each row; OPTIONS (output '…') names another"
+            ),
         }
     }
     let (_, first) = shapes[0];

@@ -1,6 +1,8 @@
 //! Models as rows: `SHOW MODELS`, `DESCRIBE MODEL`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use datafusion::common::Result as DFResult;
@@ -84,9 +86,21 @@ pub(super) fn created(
         ("result_type", text(returns)),
         ("rows_independent", Arc::new(BooleanArray::from_iter([loaded.as_ref().and_then(|it| it.rows_independent())]))),
         ("batch_size", number(loaded.as_ref().map(|predictor| predictor.batch_size() as u64))),
-        ("row_cost", text(loaded.as_ref().and_then(|it| it.row_cost()).map(|cost| format!("{cost:.1?}")))),
+        ("row_cost", text(loaded.as_ref().and_then(|it| it.row_cost()).map(in_words))),
         ("note", text((!notes.is_empty()).then(|| notes.join("; ")))),
     ])?)
+}
+
+/// `152 ns`, `1.3 ms`
+fn in_words(time: Duration) -> String {
+    let nanoseconds = time.as_nanos() as f64;
+    let (unit, size) = match nanoseconds {
+        ..1e3 => return format!("{nanoseconds} ns"),
+        ..1e6 => ("µs", 1e3),
+        ..1e9 => ("ms", 1e6),
+        _ => ("s", 1e9),
+    };
+    format!("{:.1} {unit}", nanoseconds / size)
 }
 
 /// One row for each version of `model`; `predict.versions` has more of them.
@@ -164,8 +178,11 @@ pub(super) fn model(
     for input in &predictor.signature().inputs {
         row("input", &input.name, input.type_line());
     }
-    for (name, value) in &predictor.options().constants {
-        row("constant", name, value.clone());
+    // Those that no other line tells.
+    let options = BTreeMap::<String, String>::from(predictor.options().clone());
+    const TOLD: [&str; 6] = ["output", "class", "on_null", "batch_size", "device", "labels"];
+    for (name, value) in options.iter().filter(|(name, _)| !TOLD.contains(&name.as_str())) {
+        row("option", name, value.clone());
     }
     for (i, feature) in predictor.call().features().unwrap_or_default().iter().enumerate() {
         let value_type = interface.features.get(i).map_or("", |feature| &feature.value_type);

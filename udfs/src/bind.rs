@@ -224,11 +224,13 @@ fn plain(name: &str) -> String {
 }
 
 /// The positions of the values that are called `name`: exactly, else without case, else in the spelling of converters.
-fn positions(name: &str, values: &[(String, Expr)]) -> Vec<usize> {
+fn positions(name: &str, names: &[String], values: &[(String, Expr)]) -> Vec<usize> {
     let of = |is: &dyn Fn(&str) -> bool| (0..values.len()).filter(|&i| is(&values[i].0)).collect::<Vec<_>>();
+    // A column that is another feature's by name is not this one's by spelling.
+    let is_others = |column: &str| names.iter().any(|other| other.to_lowercase() == column.to_lowercase());
     let ways: [&dyn Fn(&str) -> bool; 3] =
         [&|column| column == name, &|column| column.to_lowercase() == name.to_lowercase(), &|column| {
-            plain(column) == plain(name)
+            plain(column) == plain(name) && !is_others(column)
         }];
     ways.into_iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
 }
@@ -238,7 +240,7 @@ fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<
     let label = model.label();
     let Some(names) = model.feature_names() else {
         let input = model.input_name();
-        if let Some([only]) = input.map(|input| positions(input, &values)).as_deref() {
+        if let Some([only]) = input.map(|input| positions(input, &[], &values)).as_deref() {
             return Ok(vec![values[*only].1.clone()]);
         }
         let list = input.map(|input| format!(", or give them as a list column '{input}'")).unwrap_or_default();
@@ -246,9 +248,9 @@ fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<
             "model '{label}' has no feature names (its input is a matrix): name them in CREATE MODEL … FEATURES (…){list}, or give its features by position"
         );
     };
-    let mut picked = Vec::with_capacity(names.len());
+    let mut picked: Vec<usize> = Vec::with_capacity(names.len());
     for name in names {
-        let found = positions(name, &values);
+        let found = positions(name, names, &values);
         match found.as_slice() {
             [one] => picked.push(*one),
             [] => {
@@ -257,7 +259,7 @@ fn by_name(model: &dyn ScoringModel, values: Vec<(String, Expr)>) -> Result<Vec<
                 let free = values.iter().map(|(column, _)| column).filter(|column| !taken(column));
                 let near = nearest(name, free.map(String::as_str));
                 let near = near.map(|near| format!("; there is '{near}'")).unwrap_or_default();
-                let has = |name: &String| !positions(name, &values).is_empty();
+                let has = |name: &String| !positions(name, names, &values).is_empty();
                 let missing: Vec<_> = names.iter().filter(|name| !has(name)).map(|name| format!("'{name}'")).collect();
                 return match missing.as_slice() {
                     [_, _, ..] if missing.len() <= MOST_NAMED => {

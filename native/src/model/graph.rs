@@ -64,9 +64,38 @@ pub(super) fn class_labels(graph: &GraphProto, output: &str) -> Option<ClassLabe
 pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| {
         let tracks = node.attribute("nodes_missing_value_tracks_true");
-        let asks = ["Imputer", "IsNaN"].contains(&node.op_type.as_str());
+        let asks = node.op_type == "Imputer" || (node.op_type == "IsNaN" && takes_inputs(graph, node));
         asks || tracks.is_some_and(|tracks| tracks.ints.iter().any(|&track| track != 0))
     })
+}
+
+/// Whether what `node` takes are values of the graph's inputs as they came, and not what was computed of them.
+fn takes_inputs(graph: &GraphProto, node: &NodeProto) -> bool {
+    const PASSING_ON: [&str; 13] = [
+        "Identity",
+        "Cast",
+        "Concat",
+        "FeatureVectorizer",
+        "Gather",
+        "ArrayFeatureExtractor",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Transpose",
+    ];
+    let mut names: Vec<&str> = node.input.iter().take(1).map(String::as_str).collect();
+    for _ in 0..=graph.node.len() {
+        let Some(name) = names.pop() else { return false };
+        if graph.input.iter().any(|input| input.name == name) {
+            return true;
+        }
+        let maker = producer(graph, name).filter(|maker| PASSING_ON.contains(&maker.op_type.as_str()));
+        names.extend(maker.iter().flat_map(|maker| maker.input.iter().map(String::as_str)));
+    }
+    false
 }
 
 pub(super) fn has_trees(graph: &GraphProto) -> bool {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Result, error};
 
 /// Below this size, in bytes, a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 1 << 20;
@@ -82,7 +82,10 @@ impl PendingHash {
         if size < WORTH_A_THREAD {
             return Self::Ready(hash());
         }
-        Self::Beside(std::thread::spawn(hash))
+        match std::thread::Builder::new().name("model-hash".into()).spawn(hash) {
+            Ok(thread) => Self::Beside(thread),
+            Err(cause) => Self::Ready(Err(error!(Unreadable, "a model can't be hashed").with_source(cause))),
+        }
     }
 
     /// The hash in hexadecimal digits, once it is there.

@@ -65,17 +65,17 @@ pub(super) fn replace_sequences(graph: &mut GraphProto) -> Vec<SequenceOutput> {
             return true;
         };
         parts.extend(maker.input.iter().map(|name| (name.clone(), element)));
-        sequences.push(SequenceOutput { name: output.name.clone(), parts: maker.input.clone() });
+        sequences.push(SequenceOutput { name: output.name.clone(), parts: maker.input.clone(), hidden: vec![] });
         false
     });
     for (name, element) in parts {
         if !graph.output.iter().any(|output| output.name == name) {
             let r#type = Some(matrix_of(element, "columns"));
-            graph.output.push(ValueInfoProto { name, r#type, ..Default::default() });
+            graph.output.push(ValueInfoProto { name: name.clone(), r#type, ..Default::default() });
+            let holders = sequences.iter_mut().filter(|sequence| sequence.parts.contains(&name));
+            holders.for_each(|sequence| sequence.hidden.push(name.clone()));
         }
     }
-    let replaced = |node: &NodeProto| node.output.iter().any(|name| sequences.iter().any(|it| it.name == *name));
-    graph.node.retain(|node| !(node.op_type == "SequenceConstruct" && replaced(node)));
     sequences
 }
 

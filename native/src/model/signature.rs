@@ -164,6 +164,8 @@ pub struct SequenceOutput {
     pub name: String,
     /// The outputs that it is made of, in order.
     pub parts: Vec<String>,
+    /// Those of them that the file does not declare as outputs of their own.
+    pub hidden: Vec<String>,
 }
 
 /// An output that can't become a column.

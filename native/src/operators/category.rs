@@ -427,6 +427,9 @@ pub(super) fn category_mapper(builder: &mut ProgramBuilder, node: &Node<'_>) -> 
     }])
 }
 
+/// Values of a table of embeddings, at most: each of its columns is spread over the program.
+const LARGEST_TABLE: usize = 1 << 18;
+
 /// Elements of a constant, or rows of a table such as embeddings, at positions that differ from row to row.
 pub(super) fn gather_by_row(
     builder: &mut ProgramBuilder,
@@ -439,6 +442,9 @@ pub(super) fn gather_by_row(
     };
     if table.rank() == 0 || axis != 0 || (table.rank() > 1 && table.element == ElementType::String) {
         unsupported!("picks from {:?} at positions of rows", table.dims);
+    }
+    if table.rank() > 1 && values.len() > LARGEST_TABLE {
+        unsupported!("picks from a table of {} values, which is large", values.len());
     }
     let values: Vec<_> = values.into_iter().cloned().collect();
     if table.rank() > 1 {
