@@ -99,8 +99,13 @@ fuzz: ## the reader of graphs and the compiler, then all of CREATE MODEL, for FU
 	$(FUZZ) native/fuzz compile "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
 	$(FUZZ) fuzz create_model "$(CACHE)/fuzz/corpus" -- $(FUZZ_LIMITS)
 
+# On Linux on x86-64 the linker is LLD: functions that are the same are there once, and so are the places that are filled in.
+ifeq ($(shell uname -sm),Linux x86_64)
+SMALL := -C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs
+endif
+
 dist: ## the binary to hand out: small, without symbols
-	cargo build --profile dist --package datafusion-predict-cli
+	cargo rustc --profile dist --package datafusion-predict-cli --bin datafusion-predict -- $(SMALL)
 
 release: runtime ## the fast binary
 	cargo build --release --package datafusion-predict-cli

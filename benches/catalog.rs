@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 /// 100 models with 28 features of their own, each with 100 versions.
 fn version(i: u64) -> Change {
     let model = i % 100;
-    let feature = |f| Feature { name: Some(format!("feature_{model}_{f}")), value_type: "float".into() };
+    let feature = |f| Feature { name: Some(format!("feature_{model}_{f}")), value_type: "float".into(), input: None };
     let interface = Interface {
         features: (0..28).map(feature).collect(),
         inputs: vec![TensorNote { name: "X".into(), tensor_type: "float[N,28]".into() }],

@@ -46,7 +46,8 @@ pub(super) fn create_model(parser: &mut Parser) -> DFResult<PredictStatement> {
         parser.expect_token(&Token::RParen).map_err(syntax)?;
     }
     let options = CreateOptions::from_pairs(pairs)?;
-    Ok(PredictStatement::CreateModel(CreateModel { name, or_replace, if_not_exists, features, uri, options }))
+    let create = CreateModel { name, or_replace, if_not_exists, features, uri, options };
+    Ok(PredictStatement::CreateModel(Box::new(create)))
 }
 
 /// `name`, or `input (name, name)`: the columns of one input.

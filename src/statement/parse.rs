@@ -19,7 +19,7 @@ use crate::runtime::CreateModel;
 #[non_exhaustive]
 pub enum PredictStatement {
     /// `CREATE MODEL`
-    CreateModel(CreateModel),
+    CreateModel(Box<CreateModel>),
     /// `DROP MODEL [IF EXISTS] name`, `DROP MODEL [IF EXISTS] name/version`
     DropModel {
         /// The folded name.
