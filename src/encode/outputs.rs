@@ -84,6 +84,21 @@ impl OutputColumn {
         Self { form, ..self }
     }
 
+    /// Whether its values, in lists or maps or not, are floats.
+    pub(crate) fn holds_floats(&self) -> bool {
+        fn is_float(data_type: &DataType) -> bool {
+            match data_type {
+                DataType::List(item) => is_float(item.data_type()),
+                DataType::Map(entries, _) => match entries.data_type() {
+                    DataType::Struct(pair) => pair.last().is_some_and(|value| is_float(value.data_type())),
+                    _ => false,
+                },
+                other => other.is_floating(),
+            }
+        }
+        is_float(&self.data_type)
+    }
+
     /// Whether a number that the model gives may have no label, which is then the row's fault.
     pub(crate) fn is_label(&self) -> bool {
         matches!(self.form, Form::Label(..))

@@ -97,22 +97,25 @@ impl Predictor {
                 if column.is_label() { error!(UnscorableRow, "{problem}") } else { error!(InvalidOutput, "{problem}") }
             })?;
             // An engine may compute in other floats than the file declares.
-            if array.data_type() == column.data_type() {
-                Ok(array)
+            if column.holds_floats() && tensors.iter().all(|tensor| tensor.data.element().is_float()) {
+                self.in_arrow(cast(&array, column.data_type())) // the same array, if it has that type
             } else {
-                self.in_arrow(cast(&array, column.data_type()))
+                Ok(array)
             }
         });
-        let array = encode::concat(&self.columns, arrays.collect::<Result<Vec<_>>>()?);
-        if array.data_type() != self.call.returns() {
-            bail!(
-                InvalidOutput,
-                "model '{}' gave {}, expected {}",
-                self.label(),
-                array.data_type(),
-                self.call.returns()
-            );
+        let arrays = arrays.collect::<Result<Vec<_>>>()?;
+        for (column, array) in self.columns.iter().zip(&arrays) {
+            if array.data_type() != column.data_type() {
+                bail!(
+                    InvalidOutput,
+                    "model '{}' gave {}, expected {}",
+                    self.label(),
+                    array.data_type(),
+                    column.data_type()
+                );
+            }
         }
+        let array = encode::concat(&self.columns, arrays);
         Ok(array)
     }
 }

@@ -306,12 +306,17 @@ impl Model {
         self.content.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.content.weights))
     }
 
+    /// Whether the files that the model was read from are there, as they were.
+    pub fn files_are_unchanged(&self) -> bool {
+        self.content.read.iter().all(FileState::is_unchanged)
+    }
+
     /// As [`onnx_bytes`](Self::onnx_bytes), where the large weights are marked as external data in the files that the model was
     /// read from, and the folder of these; `None` if they are not there, or no longer as they were.
     pub fn onnx_bytes_with_files(&self, outputs: &[&str]) -> Option<(Vec<u8>, PathBuf)> {
         let Content { proto, weights, read, .. } = self.content.as_ref();
         let folder = read.first()?.folder()?.to_owned();
-        if !read.iter().all(FileState::is_unchanged) {
+        if !self.files_are_unchanged() {
             return None;
         }
         let mut proto = with_outputs(proto, outputs);

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use bytes::{Buf, Bytes};
 
 use super::hash::Hashing;
+use super::weights::LARGE;
 
 /// Bytes that are read at once, where no field asks for more.
 const CHUNK: usize = 64 * 1024;
@@ -107,18 +108,21 @@ impl Buf for FileBuf {
         let mut bytes = vec![0; len];
         let here = len.min(self.chunk.len() - self.position);
         bytes[..here].copy_from_slice(&self.chunk()[..here]);
-        if here < len {
+        let bytes = if here < len {
             self.position = self.chunk.len();
             self.fill(&mut bytes[here..]);
             let bytes = Bytes::from(bytes);
-            self.offsets.insert(bytes.as_ptr() as usize, start);
             self.hash.update_shared(bytes.slice(here..));
             self.refill();
             bytes
         } else {
             self.advance(here);
             bytes.into()
+        };
+        if len >= LARGE {
+            self.offsets.insert(bytes.as_ptr() as usize, start);
         }
+        bytes
     }
 }
 

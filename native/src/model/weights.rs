@@ -11,7 +11,7 @@ use crate::error::{Result, bail};
 use crate::tensor::ElementType;
 
 /// From this size on, in bytes, a weight is taken out of the graph.
-const LARGE: usize = 16 * 1024;
+pub(super) const LARGE: usize = 16 * 1024;
 
 /// A weight tensor that sessions share.
 #[derive(Debug)]

@@ -96,8 +96,8 @@ impl OrtExecutable {
         let by_file = if prepacks(&self.model) { None } else { self.model.onnx_bytes_with_files(&outputs) };
         let session = match by_file {
             Some((onnx, folder)) => match self.commit(threads, &onnx, Some(&folder)) {
-                Ok(session) => session,
-                Err(_) => self.commit(threads, &self.model.onnx_bytes(&outputs), None)?,
+                Ok(session) if self.model.files_are_unchanged() => session,
+                _ => self.commit(threads, &self.model.onnx_bytes(&outputs), None)?,
             },
             None => self.commit(threads, &self.model.onnx_bytes(&outputs), None)?,
         };
