@@ -203,7 +203,7 @@ def classifiers():
 
     holes = x[:120].copy()
     holes[RANDOM.random(holes.shape) < 0.2] = np.nan
-    imputer = make_pipeline(KNNImputer(n_neighbors=3), LinearRegression()).fit(holes, x[:120, 0])
+    imputer = make_pipeline(StandardScaler(), KNNImputer(n_neighbors=3), LinearRegression()).fit(holes, x[:120, 0])
     model = to_onnx(imputer, initial_types=[("X", FloatTensorType([None, 4]))])
     columns = {name: pa.array([None if np.isnan(v) else v for v in holes[:ROWS, i]]) for i, name in enumerate("abcd")}
     save("neighbours", model, columns, [{"X": holes[i : i + 1]} for i in range(ROWS)])

@@ -69,9 +69,14 @@ pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     })
 }
 
-/// Whether what `node` takes are values of the graph's inputs as they came, and not what was computed of them.
+/// Whether what `node` takes are values of the graph's inputs, scaled at most: NaN there is NaN that was given.
 fn takes_inputs(graph: &GraphProto, node: &NodeProto) -> bool {
-    const PASSING_ON: [&str; 13] = [
+    const PASSING_ON: [&str; 18] = [
+        "Scaler",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
         "Identity",
         "Cast",
         "Concat",
