@@ -178,11 +178,11 @@ impl InputEncoder {
         share: &[bool],
     ) -> Result<Option<Vec<UInt64Array>>> {
         let lists = self.inputs.iter().any(|input| input.row_elements().is_none());
-        let shared: Vec<_> = self.by_input(arguments).zip(share).filter(|(_, shared)| **shared).collect();
-        if !lists && shared.is_empty() {
+        if !lists && !share.contains(&true) {
             return Ok(None);
         }
-        let shared: Vec<_> = shared.into_iter().flat_map(|((_, _, columns), _)| columns).cloned().collect();
+        let shared = self.by_input(arguments).zip(share).filter(|(_, shared)| **shared);
+        let shared: Vec<_> = shared.flat_map(|((_, _, columns), _)| columns).cloned().collect();
         let fields = shared.iter().map(|column| SortField::new(column.data_type().clone())).collect();
         let values = RowConverter::new(fields).and_then(|converter| converter.convert_columns(&shared));
         let values = values.or_else(|cause| wrong(0, cause.to_string()))?;

@@ -80,7 +80,7 @@ pub struct PrepareRequest {
     pub label: String,
     /// The model's inputs; sizes that the file leaves open may be known here.
     pub inputs: Vec<TensorSpec>,
-    /// Whether the rows may be another dimension than the first. An engine that scores rows one by one leaves such a model to
+    /// Whether the rows may be another dimension than the first, or not all inputs have them. An engine that scores rows one by one leaves such a model to
     /// one that runs the graph as it is.
     pub rows_elsewhere: bool,
     /// The names of the features, in order, for errors; none if they have no names.

@@ -535,7 +535,7 @@ fn output_columns(
             let column = OutputColumn::new(spec, labels.or_else(|| model.zip_map(&spec.name)));
             // Classes that the model itself numbers are not counted from 0.
             let own = outputs.iter().find_map(|output| model.class_labels(&output.tensors[0].name));
-            Ok(match own.or_else(|| model.class_labels(&spec.name)) {
+            Ok(match own {
                 Some(ClassLabels { labels: Labels::Ints(numbers) }) if labels.is_some() => column.of_classes(numbers),
                 _ => column,
             })

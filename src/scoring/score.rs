@@ -106,12 +106,13 @@ impl Scorer<'_> {
 
     /// The batch with lists in place of bytes, and of structs within lists.
     fn with_lists(&self, batch: Batch) -> Result<Batch> {
+        let may_change = |argument: &ArrayRef| argument.data_type().is_nested() || is_list_like(argument.data_type());
+        if !batch.arguments.iter().any(may_change) {
+            return Ok(batch);
+        }
         let (encoder, options) = (self.predictor.call.encoder(), self.predictor.options());
         let (count, rows) = (batch.arguments.len(), batch.rows);
         let lists = batch.arguments.into_iter().enumerate().map(|(i, argument)| {
-            if !argument.data_type().is_nested() && !is_list_like(argument.data_type()) {
-                return Ok(argument);
-            }
             let length = encoder.list_length(i, count);
             let fit = BytesFit { length, taken: options.bytes, pad: options.pad.unwrap_or(0) };
             self.predictor.in_arrow(as_lists(&argument, fit))

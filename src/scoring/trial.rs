@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result, bail, error};
 /// for some models. The last ones are for models that run in none of the others: they insist on one step, on nothing, or on the
 /// window of a sound.
 const SIZES: [usize; 7] = [7, 3, 64, 160, 1, 0, 512];
+
+/// Those of [`SIZES`] in which a model is not tried that runs in another.
 const LAST_RESORTS: [usize; 3] = [1, 0, 512];
 
 /// Rows that are scored together and apart.
@@ -56,6 +58,7 @@ struct Found {
 }
 
 /// Runs of a model on made-up rows, when it is prepared.
+#[derive(Clone, Copy)]
 pub(super) struct Trial<'a> {
     label: &'a str,
     executable: &'a Arc<dyn Executable>,
@@ -206,7 +209,7 @@ impl<'a> Trial<'a> {
             // A dimension that happens to be 1 in one size is not that of the row.
             let mut found = found;
             for other in SIZES.into_iter().filter(|other| *other != size && !LAST_RESORTS.contains(other)) {
-                if specs.iter().all(|spec| spec.row_elements().is_some()) || self.is_late() {
+                if specs.iter().all(|spec| spec.row_elements().is_some()) {
                     break;
                 }
                 let Some(rows) = made_up(count, other, Floats::Positive)? else { continue };
@@ -228,10 +231,11 @@ impl<'a> Trial<'a> {
             return Ok(Some(Found { axes, dependence: Dependence::Independent, has_rows: true }));
         }
         if candidates.iter().any(|axes| axes.len() > 1) {
-            // Of several the one along which rows agree.
+            // Of several the one along which rows agree, however long that takes: it decides what is scored.
+            let patient = Trial { deadline: None, ..*self };
             for outputs_at in combinations(&candidates) {
                 let tried = RowAxes { outputs: outputs_at, ..axes.clone() };
-                if self.compare(&tried, &rows, outputs.clone(), fixed)? != Dependence::Dependent {
+                if patient.compare(&tried, &rows, outputs.clone(), fixed)? != Dependence::Dependent {
                     axes = tried;
                     break;
                 }
@@ -326,8 +330,7 @@ impl<'a> Trial<'a> {
     }
 
     /// The outputs as runs show them, with 2 and with 3 rows and in several sizes, on zeros or else on other values; with rows
-    /// first, and with a size in which the model runs. The reason if it runs in none.
-    /// `by_rows` is the model with its rows first, which takes `inputs`.
+    /// first, and with a size in which the model runs. The reason if it runs in none. `by_rows` is the model with its rows first, which takes `inputs`.
     ///
     /// # Errors
     /// An output that is not one value or list for each row.

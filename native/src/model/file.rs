@@ -25,7 +25,7 @@ pub(super) struct ModelFile {
     hash: Hashing,
     /// Bytes of the file.
     size: u64,
-    /// Where in the file each large field begins, by the address of its buffer.
+    /// For each large field, by the address of its buffer: the byte of the file at which it begins.
     offsets: HashMap<usize, u64>,
     /// The files that were read, as they were.
     read: RefCell<Vec<FileState>>,
@@ -154,7 +154,7 @@ impl ModelFile {
         locations
     }
 
-    /// Where `bytes`, a field of the model's file, begin in it.
+    /// The place in the model's file from which `bytes`, one of its large fields, was read; `None` if it was not read from there.
     pub(super) fn place(&self, bytes: &Bytes) -> Option<WeightPlace> {
         let file = self.path.as_ref()?.file_name()?.to_str()?.to_owned();
         let offset = *self.offsets.get(&(bytes.as_ptr() as usize))?;
@@ -243,7 +243,7 @@ impl FileState {
         self.path.parent()
     }
 
-    /// Whether it is what it was.
+    /// Whether the file still has the size and the time of its last change that it had when it was read.
     pub(super) fn is_unchanged(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| Self::of(&self.path, &metadata).as_ref() == Some(self))
     }

@@ -60,7 +60,8 @@ pub(super) fn class_labels(graph: &GraphProto, output: &str) -> Option<ClassLabe
     None
 }
 
-/// Whether NaN has a meaning for the graph: it is imputed or asked for, or a tree has a branch for it.
+/// Whether the graph treats NaN among its inputs as a missing value: an imputer replaces it, `IsNaN` asks for it, or a tree has a
+/// branch for it.
 pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| {
         let tracks = node.attribute("nodes_missing_value_tracks_true");
@@ -69,7 +70,7 @@ pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     })
 }
 
-/// Whether what `node` takes are values of the graph's inputs, scaled at most: NaN there is NaN that was given.
+/// Whether `node` reads the graph's inputs, as they came or scaled. A NaN that it meets was then given, and not computed.
 fn takes_inputs(graph: &GraphProto, node: &NodeProto) -> bool {
     const PASSING_ON: [&str; 18] = [
         "Scaler",

@@ -77,7 +77,7 @@ pub(super) enum PendingHash {
 }
 
 impl PendingHash {
-    /// What `hash` gives for files of `size` bytes.
+    /// Calls `hash`, at once for files of few bytes (`size`), else on a thread of its own.
     pub(super) fn of(size: u64, hash: impl FnOnce() -> Result<String> + Send + 'static) -> Self {
         if size < WORTH_A_THREAD {
             return Self::Ready(hash());

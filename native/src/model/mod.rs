@@ -63,7 +63,7 @@ pub struct Model {
     content: Arc<Content>,
 }
 
-/// What a file says, wherever it is.
+/// The decoded content of a model's files: all that does not depend on where they are.
 #[derive(Debug)]
 struct Content {
     sha256: String,
@@ -99,8 +99,11 @@ impl Model {
         Self::of_file(uri, file::read(uri, path)?)
     }
 
-    /// The file at `path` as [`read_file`](Self::read_file), or what `known` has of the same content: for a size and for a hash.
-    /// Of a large file of a size that `known` has, only the hash is made first.
+    /// Reads the file at `path`, as [`read_file`](Self::read_file), but shares graph and weights with a model of the same content that
+    /// is in memory already.
+    ///
+    /// `known` gives that model by its SHA-256. `has_size` says whether there is one of that many bytes: only then a large file is
+    /// hashed before it is decoded, so that it need not be decoded at all.
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -22,7 +22,7 @@ pub(super) struct FileBuf {
     chunk: Vec<u8>,
     position: usize,
     hash: Hashing,
-    /// Where in the file each large field begins, by the address of its buffer.
+    /// For each large field that was read, by the address of its buffer: the byte of the file at which it begins.
     offsets: HashMap<usize, u64>,
     failure: Option<io::Error>,
 }
