@@ -83,6 +83,10 @@ async fn each_row_scores_as_it_does_alone_in_any_batch() {
         ("squeezed_list", "x"),
         ("squeezed_second", "x"),
         ("whole_output", "x"),
+        ("scores_in_columns", "x"),
+        ("scores_in_columns_fixed", "x"),
+        ("scores_in_columns_large", "x"),
+        ("one_behind_time", "x"),
     ] {
         for engine in ["auto", "onnxruntime"] {
             for (batch_size, partitions, extract) in [(0, 2, true), (1, 1, true), (7, 2, true), (1024, 1, false)] {
@@ -125,6 +129,16 @@ async fn dependent_rows_are_said_refused_or_scored_alone() {
             assert!(difference < 1e-6, "{name}, one by one: {difference}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_rounded_otherwise_in_a_batch_is_not_called_dependent() {
+    // A small probability is what the other leaves of 1, and has the errors of 1.
+    let context = context("centred", 1).await;
+    let sql = "CREATE MODEL m FROM 'tests/models/sklearn/diabetes_pipeline.onnx' OPTIONS (output 'probabilities')";
+    let batches = context.predict_sql(sql).await.expect("a model").collect().await.expect("a row");
+    let independent = batches[0].column_by_name("rows_independent").expect("the column").as_boolean();
+    assert!(independent.is_valid(0) && independent.value(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,8 +29,11 @@ def nested(array):
     return array.tolist()
 
 
-def save(name, model, rows, axes=None, output_axis=0):
-    """`rows` maps each input to its values, rows first; `axes` says where the model wants them. None of them: no table."""
+def save(name, model, rows, axes=None, output_axis=0, for_one_row=None):
+    """`rows` maps each input to its values, rows first; `axes` says where the model wants them. None of them: no table.
+
+    `for_one_row` is the same model for a single row, where `model` takes a fixed number of them.
+    """
     path = FOLDER / f"{name}.onnx"
     write_model(model, path)
     if rows is None:
@@ -38,6 +41,8 @@ def save(name, model, rows, axes=None, output_axis=0):
     count = len(next(iter(rows.values())))
     columns = {"id": pa.array(range(count)), **{key: pa.array(nested_rows(values)) for key, values in rows.items()}}
     if axes is not None:
+        if for_one_row is not None:
+            write_model(for_one_row, path)
         session = open_session(path)
         expected = []
         for row in range(count):
@@ -49,6 +54,7 @@ def save(name, model, rows, axes=None, output_axis=0):
             # One value for each row is a number, however it is written.
             expected.append(value.item() if value.shape == (1,) else value.tolist())
         columns["expected"] = pa.array(expected)
+        write_model(model, path)
     pq.write_table(pa.table(columns), path.with_suffix(".parquet"), compression="zstd")
 
 
@@ -84,6 +90,13 @@ def recurrent(operator, gates, dims, out, hidden=4, width=3):
         node("Squeeze", ["all", "axes"], ["y"]),
     ]
     return build_graph(nodes, {"x": (FLOAT, dims)}, {"y": (FLOAT, out)}, weights)
+
+
+def scores_by_column(weights, rows):
+    """y = w · xᵀ: the rows are the second dimension of the scores."""
+    count, width = weights.shape
+    nodes = [node("Transpose", ["x"], ["t"], perm=[1, 0]), node("MatMul", ["w", "t"], ["y"])]
+    return build_graph(nodes, {"x": (FLOAT, [rows, width])}, {"y": (FLOAT, [count, rows])}, [constant("w", weights)])
 
 
 def main():
@@ -170,6 +183,21 @@ def main():
     nodes = [node("Gather", ["x", "e"], ["g"], axis=0), node("ReduceMean", ["g"], ["y"], axes=[1], keepdims=0)]
     inputs = {"x": (FLOAT, ["num_nodes", 4]), "e": (INT64, ["num_edges"])}
     save("graph", build_graph(nodes, inputs, {"y": (FLOAT, ["num_edges"])}), None)
+
+    # Scores in columns, of which there are as many as a trial has rows: five, two of large rows, two of a fixed number.
+    few = RANDOM.normal(size=(7, 4)).astype(np.float32)
+    weights = RANDOM.integers(-2, 3, (5, 4)).astype(np.float32)
+    save("scores_in_columns", scores_by_column(weights, "N"), {"x": few}, {"x": 0}, 1)
+    fixed, one = scores_by_column(weights[:2], 2), scores_by_column(weights[:2], 1)
+    save("scores_in_columns_fixed", fixed, {"x": few}, {"x": 0}, 1, one)
+    wide = np.repeat(np.arange(3, dtype=np.float32), 40_000).reshape(3, 40_000)
+    weights = np.tile(np.array([[1, 0], [0, -1]], np.float32), (1, 20_000))
+    save("scores_in_columns_large", scores_by_column(weights, "N"), {"x": wide}, {"x": 0}, 1)
+
+    # A batch of one behind the time, whose score is the sum of its steps.
+    nodes = [node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)]
+    model = build_graph(nodes, {"x": (FLOAT, [time, 1, 3])}, {"y": (FLOAT, [1, 3])}, [constant("axes", np.array([0]))])
+    save("one_behind_time", model, {"x": steps}, {"x": 1})
 
 
 if __name__ == "__main__":
