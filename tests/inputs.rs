@@ -104,6 +104,11 @@ const CALLS: &[(&str, &str, &str, &str)] = &[
     ("neighbours", "a, b, c, d", "", "predict('m', t.*)"),
     ("spelling", "", "", "predict('m', t.*)"),
     ("classes", "a, b, c, d", "output 'probabilities'", "predict('m', t.*)"),
+    ("guarded", "a, b", "", "predict('m', t.*)"),
+    ("sequence_in_use", "a, b", "output 'c'", "predict('m', t.*)"),
+    ("sequence_in_use", "a, b", "", "predict('m', t.*)['c']"),
+    ("doubles", "", "output 'probabilities'", "predict('m', t.*)"),
+    ("doubles", "", "", "predict('m', t.*)['probabilities']"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,6 +165,50 @@ async fn labels_name_classes_by_score_and_by_number() {
     let sql = "SELECT max(abs(predict('m', t.*) - expected[3])) FROM t";
     let batches = class.predict_sql(sql).await.expect("a plan").collect().await.expect("a row");
     assert!(numbers(batches[0].column(0))[0] < 1e-5);
+}
+
+/// The only value of the only row that `sql` gives, as text.
+async fn one_value(context: &SessionContext, sql: &str) -> String {
+    let batches = context.predict_sql(sql).await.expect("a plan").collect().await.expect("a row");
+    let text = cast(batches[0].column(0), &DataType::Utf8).expect("text");
+    text.as_string::<i32>().iter().next().flatten().unwrap_or("NULL").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_are_those_of_the_classes_that_the_model_numbers() {
+    let context = session("numbered_classes", PredictRuntime::default(), 2).await;
+    let options = r#"labels '["one", "two", "five"]', output 'label'"#;
+    create(&context, "numbered_classes", "a, b", options).await.expect("a model");
+    let equal = "SELECT count(*) FILTER (WHERE predict('m', t.*) = expected) || ' of ' || count(*) FROM t";
+    assert_eq!(one_value(&context, equal).await, "120 of 120");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nan_within_a_net_is_no_missing_value() {
+    let context = session("guarded", PredictRuntime::default(), 1).await;
+    create(&context, "guarded", "a, b", "").await.expect("a model");
+    assert_eq!(one_value(&context, "SELECT predict('m', NULL, 1.0) IS NULL").await, "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_sequence_that_is_an_output_stays_one() {
+    let context = session("sequence_in_use", PredictRuntime::default(), 1).await;
+    create(&context, "sequence_in_use", "a, b", "").await.expect("a model");
+    let value = |part: &str| {
+        format!("SELECT array_to_string(flatten(make_array({part})), ',') FROM (SELECT predict('m', -1.0, 2.0) AS p)")
+    };
+    assert_eq!(one_value(&context, &value("p['p']")).await, "1,2");
+    assert_eq!(one_value(&context, &value("p['s'][2]")).await, "1,-2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_have_no_label_fail_alone() {
+    let context = session("class_number", PredictRuntime::default(), 1).await;
+    create(&context, "class_number", "", r#"labels '["zero", "one"]'"#).await.expect("a model");
+    let equal = "SELECT count(*) FILTER (WHERE try_predict('m', x) IS NOT DISTINCT FROM expected) FROM t";
+    assert_eq!(one_value(&context, equal).await, "4");
+    let reason = one_value(&context, "SELECT predict_error('m', x) FROM t WHERE x = 7").await;
+    assert!(reason.contains("output 'y' gave class 7, but there are 2 labels"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -305,6 +305,14 @@ mod tests {
     }
 
     #[test]
+    fn one_place_for_all_inputs_is_tried_first_however_many_there_are() {
+        let five: Vec<_> = (0..5).map(|i| spec(&format!("x{i}"), &["?", "?", "2"])).collect();
+        let found = assignments("m", &inputs(five)).expect("rows");
+        assert_eq!(found[..2], [vec![Some(0); 5], vec![Some(1); 5]]);
+        assert_eq!(found.len(), MOST_ASSIGNMENTS);
+    }
+
+    #[test]
     fn inputs_with_different_rows_are_refused() {
         let refused = |specs| assignments("m", &inputs(specs)).expect_err("a graph").to_string();
         assert_eq!(

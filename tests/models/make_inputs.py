@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import KNNImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -218,6 +218,55 @@ def classifiers():
     save("spelling", model, columns_of(x[:ROWS, :2], names), feeds)
 
 
+def what_looks_like_something_else():
+    """A guard against NaN within a net, classes that are not counted from 0, sequences that the graph itself uses, doubles."""
+    # NaN that a net computes is no missing value that it was given.
+    nodes = [
+        node("Softmax", ["x"], ["p"], axis=1),
+        node("IsNaN", ["p"], ["bad"]),
+        node("Where", ["bad", "zero", "p"], ["y"]),
+    ]
+    model = build_graph(nodes, {"x": (FLOAT, ["N", 2])}, {"y": (FLOAT, ["N", 2])}, [constant("zero", np.float32(0))])
+    x = RANDOM.normal(size=(ROWS, 2)).astype(np.float32)
+    save("guarded", model, columns_of(x, "ab"), [{"x": x[i : i + 1]} for i in range(ROWS)])
+
+    # Classes 1, 2 and 5.
+    x = RANDOM.normal(size=(120, 2)).astype(np.float32)
+    y = np.array([1, 2, 5])[np.digitize(x[:, 0], [-0.5, 0.5])]
+    classifier = LogisticRegression().fit(x, y)
+    path = FOLDER / "numbered_classes.onnx"
+    write_model(to_onnx(classifier, x[:1], options={"zipmap": False}), path)
+    names = {1: "one", 2: "two", 5: "five"}
+    save_table(path, columns_of(x, "ab"), [names[label] for label in classifier.predict(x)])
+
+    # The number of a class as it comes: 7 is none.
+    numbers = np.array([0, 1, 7, 1])
+    number = (INT64, ["N", 1])
+    write_model(build_graph([node("Identity", ["x"], ["y"])], {"x": number}, {"y": number}), FOLDER / "class_number.onnx")
+    save_table(FOLDER / "class_number.onnx", {"x": pa.array(numbers)}, ["zero", "one", None, "one"])
+
+    # A sequence that is an output, whose first part is one too, and that another output is made of.
+    nodes = [
+        node("Neg", ["x"], ["q"]),
+        node("Abs", ["x"], ["p"]),
+        node("SequenceConstruct", ["p", "q"], ["s"]),
+        node("ConcatFromSequence", ["s"], ["c"], axis=1),
+    ]
+    matrix = (FLOAT, ["N", 2])
+    model = build_graph(nodes, {"x": matrix}, {"p": matrix, "c": (FLOAT, ["N", 4])})
+    model.graph.output.append(helper.make_tensor_sequence_value_info("s", FLOAT, ["N", 2]))
+    feeds = [{"x": x[i : i + 1]} for i in range(ROWS)]
+    save("sequence_in_use", model, columns_of(x[:ROWS], "ab"), feeds, "c")
+
+    # A frame of doubles: the file declares probabilities of doubles, which Python's onnxruntime does not run.
+    frame = pd.DataFrame(x.astype(np.float64), columns=["a", "b"])
+    columns = ColumnTransformer([("all", "passthrough", ["a", "b"])])
+    classifier = make_pipeline(columns, HistGradientBoostingClassifier(max_iter=5, random_state=SEED)).fit(frame, y)
+    path = FOLDER / "doubles.onnx"
+    write_model(to_onnx(classifier, frame[:1], options={"zipmap": False}), path)
+    save_table(path, columns_of(frame.to_numpy(), "ab"), classifier.predict_proba(frame).tolist())
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     without_rows()
@@ -226,6 +275,7 @@ def main():
     matrices()
     contents()
     classifiers()
+    what_looks_like_something_else()
 
 
 if __name__ == "__main__":

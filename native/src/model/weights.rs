@@ -222,3 +222,68 @@ pub(super) fn expected_size(tensor: &TensorProto) -> Option<usize> {
     let size = ElementType::from_onnx(tensor.data_type)?.size()?;
     tensor.dims.iter().try_fold(size, |bytes, &dim| bytes.checked_mul(usize::try_from(dim).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use prost::Message;
+
+    use super::super::Model;
+    use super::super::proto::{
+        GraphProto, ModelProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue, ValueInfoProto,
+    };
+    use super::*;
+
+    const FLOAT: i32 = 1;
+
+    /// A graph of two large weights and a small one, which gives `y`.
+    fn model() -> ModelProto {
+        let tensor = |name: &str, count: usize| {
+            let values = (0..count).flat_map(|i| (i as f32 + 0.5).to_le_bytes());
+            let raw_data = Some(values.collect::<Vec<_>>().into());
+            TensorProto {
+                name: name.into(),
+                dims: vec![count as i64],
+                data_type: FLOAT,
+                raw_data,
+                ..Default::default()
+            }
+        };
+        let value = |name: &str| {
+            let shape = TensorShapeProto::default();
+            let tensor = TensorTypeProto { elem_type: FLOAT, shape: Some(shape) };
+            let value = Some(TypeValue::Tensor(tensor));
+            let r#type = Some(TypeProto { value, denotation: String::new() });
+            ValueInfoProto { name: name.into(), r#type, ..Default::default() }
+        };
+        let graph = GraphProto {
+            initializer: vec![tensor("a", 5000), tensor("small", 3), tensor("b", 40_000)],
+            input: vec![value("x")],
+            output: vec![value("y")],
+            ..Default::default()
+        };
+        ModelProto { graph: Some(graph), ..Default::default() }
+    }
+
+    #[test]
+    fn large_weights_know_their_place_in_the_file_until_it_changes() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(&model().encode_to_vec()).expect("room for it");
+        let read = Model::read_file("m", file.path()).expect("a model");
+        let content = std::fs::read(file.path()).expect("its bytes");
+        assert_eq!(read.weights().iter().map(|weight| weight.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        for weight in read.weights() {
+            let place = weight.place.as_ref().expect("a place");
+            let bytes = &content[place.offset as usize..][..place.length as usize];
+            let WeightData::Float32(data) = &weight.data else { panic!("floats") };
+            assert_eq!(data.inner().as_slice(), bytes, "{}", weight.name);
+        }
+        let (onnx, folder) = read.onnx_bytes_with_files(&[]).expect("the file is as it was");
+        assert_eq!(Some(folder.as_path()), file.path().parent());
+        assert!(onnx.len() < 1000, "the weights are not in it");
+        file.write_all(&[0]).expect("room for it");
+        assert!(!read.files_are_unchanged());
+        assert!(read.onnx_bytes_with_files(&[]).is_none());
+    }
+}
