@@ -72,7 +72,9 @@ const CALLS: &[(&str, &str, &str, &str)] = &[
     ("speech", "", "output 'output', size.samples 6, constant.state 1", "predict('m', x, 16)"),
     // Sizes, so that flat lists fit.
     ("images", "", "size.height 4, size.width 5", "predict('m', flat)"),
+    ("images", "", "size.images.3 4", "predict('m', flat)"),
     ("images", "", "'size.images.3' 4", "predict('m', flat)"),
+    ("default", "a, b, c, d", "constant.scale 5.0e0", "predict('m', t.*)"),
     ("images", "", "", "predict('m', images)"),
     // Matrices by the names of their columns, and by list columns of their names.
     ("matrices", "x_cat (store, product), x_num (price, qty)", "", "predict('m', t.*)"),

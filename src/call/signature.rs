@@ -56,7 +56,13 @@ impl CallSignature {
             }
             let names = self.features.as_ref().map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
             let features = if width == 1 { "feature" } else { "features" };
-            bail!(InvalidArguments, "model '{label}' takes {width} {features}{names}, found {}", types.len());
+            let found = match types {
+                [only] if width > 1 && self.encoder.matrix().is_some() => {
+                    format!("or one list of {width} values, found {only}")
+                }
+                several => format!("found {}", several.len()),
+            };
+            bail!(InvalidArguments, "model '{label}' takes {width} {features}{names}, {found}");
         }
         self.encoder.check(types).map_err(|error| {
             error!(InvalidArguments, "model '{label}': {}: {}", self.argument(error.argument), error.problem)

@@ -155,7 +155,9 @@ impl InputEncoder {
             let inner = if takes_list { innermost(found) } else { Some(vec![found]) };
             let Some(inner) = inner else { return wrong(argument, format!("expected {expected}, found {found}")) };
             if let Some(inner) = inner.into_iter().find(|inner| !input.element.accepts(inner)) {
-                let hint = if is_list_like(inner) { None } else { cast_hint(inner, input.element) };
+                // The field of a struct in a list is not what CAST would be written around.
+                let is_field = innermost(found).is_some_and(|types| types.len() > 1);
+                let hint = if is_list_like(inner) || is_field { None } else { cast_hint(inner, input.element) };
                 let hint = hint.map(|hint| format!(": convert it with {hint}")).unwrap_or_default();
                 return wrong(argument, format!("expected {expected}, found {found}{hint}"));
             }
@@ -491,7 +493,7 @@ fn row_shape(input: &TensorSpec, levels: &[usize], found: usize) -> Result<Vec<u
             let open = declared.iter().enumerate().filter(|(_, dim)| dim.size().is_none());
             let open = open.map(|(place, dim)| match dim {
                 Dimension::Dynamic(Some(name)) => format!("size.{name} …"),
-                _ => format!("'size.{}.{}' …", input.name, place + 2),
+                _ => format!("size.{}.{} …", input.name, place + 2),
             });
             let remedy = open.collect::<Vec<_>>().join(", ");
             Err(format!("lists of [{}] (flat lists fit with OPTIONS ({remedy}))", dims.join(",")))

@@ -401,7 +401,12 @@ fn name_features(
         // One name for a matrix is that of a list column.
         Some(_) if names.len() == 1 && encoder.matrix().is_some() => Ok((encoder, Some(names))),
         Some(width) if width != names.len() => {
-            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}", names.len())
+            let (matrix, _) = encoder.inputs().max_by_key(|(input, _)| input.row_elements()).unzip();
+            let remedy = match matrix.filter(|_| encoder.matrix().is_none()) {
+                Some(matrix) => format!("; those of a matrix are named after it: FEATURES ({} (…), …)", matrix.name),
+                None => String::new(),
+            };
+            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}{remedy}", names.len())
         }
         None if names.len() > 1 => {
             let matrix = inputs.iter_mut().zip(axes).find(|(input, _)| input.constant.is_none());

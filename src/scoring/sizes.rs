@@ -50,11 +50,11 @@ pub(super) fn settle(label: &str, inputs: &mut [TensorSpec], sizes: &BTreeMap<St
     bail!(InvalidOption, "model '{label}' has no open dimension '{unknown}' (option 'size.{unknown}'): {there}")
 }
 
-/// The option that settles the dimension at `place`: `size.height`, `'size.images.3'`.
+/// The option that settles the dimension at `place`: `size.height`, `size.images.3`.
 pub(super) fn name(input: &TensorSpec, place: usize) -> String {
     match input.shape.get(place) {
         Some(Dimension::Dynamic(Some(name))) => format!("size.{name}"),
-        _ => format!("'size.{}.{}'", input.name, place + 1),
+        _ => format!("size.{}.{}", input.name, place + 1),
     }
 }
 

@@ -69,23 +69,25 @@ fn folded(name: Ident) -> String {
 
 /// `key value`, with a string, a number or a word as value.
 fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
-    let mut key = match parser.next_token() {
-        token if is_name(&token.token) => match token.token {
-            Token::Word(word) => word.value,
-            Token::SingleQuotedString(text) => text,
-            _ => return parser.expected("the name of an option", token),
-        },
-        token => return parser.expected("the name of an option", token),
+    let first = parser.next_token();
+    let mut end = first.span.end;
+    let mut key = match first.token {
+        Token::SingleQuotedString(text) => text,
+        Token::Word(ref word) if is_name(&first.token) => word.value.clone(),
+        _ => return parser.expected("the name of an option", first),
     };
-    // `constant.sr 16000`
-    while parser.consume_token(&Token::Period) {
-        let token = parser.next_token();
-        let part = match token.token {
-            Token::Word(word) => word.value,
-            Token::Number(number, _) => number,
-            _ => return parser.expected("the name of an option", token),
-        };
-        key = format!("{key}.{part}");
+    // `constant.sr 16000`, `size.images.3 320`: what stands close to it belongs to the name.
+    loop {
+        let next = parser.peek_token();
+        let is_close = next.span.start == end;
+        match next.token {
+            Token::Number(number, _) if is_close && number.starts_with('.') => key.push_str(&number),
+            Token::Period if is_close => key.push('.'),
+            Token::Word(word) if is_close && key.ends_with('.') => key.push_str(&word.value),
+            _ => break,
+        }
+        end = next.span.end;
+        parser.advance_token();
     }
     let _ = parser.consume_token(&Token::Eq);
     let sign = if parser.consume_token(&Token::Minus) { "-" } else { "" };
