@@ -230,7 +230,7 @@ async fn what_does_not_fit_is_refused_with_the_remedy() {
         ("images", "", "size.depth 1", "open are N, height, width"),
         ("images", "", "size.height 0", "option 'size.height' is '0': expected a size from 1 on"),
         ("matrices", "x_num (price, qty), x_cat (store, product)", "", "in their order, which is x_cat, x_num"),
-        ("matrices", "x_cat (store), x_num (price, qty)", "", "FEATURES names 1 columns of 'x_cat', which has 2"),
+        ("matrices", "x_cat (store), x_num (price, qty)", "", "FEATURES names 1 of the 2 columns of 'x_cat'"),
         ("matrices", "z (store)", "", "model 'm' has no input 'z' for FEATURES: there are x_cat, x_num"),
         ("steps", "x (price, qty)", "", "FEATURES names columns of 'x', which is no matrix"),
         ("scalar", "", "bytes 'middle'", "option 'bytes' is 'middle': expected 'first', 'last' or 'ends'"),

@@ -55,7 +55,7 @@ impl From<&TensorSpec> for TensorNote {
 impl Interface {
     /// Of a model that was run: its `signature`, as it was seen, and that of its calls.
     pub(crate) fn of(signature: &Signature, call: &CallSignature) -> Self {
-        let interface = Self::new(signature, call.encoder(), call.features().unwrap_or_default());
+        let interface = Self::declared(signature, call.encoder(), call.features().unwrap_or_default());
         Self { returns: Some(type_text(call.returns())), ..interface }
     }
 
@@ -104,12 +104,8 @@ impl Interface {
         (rest == ")").then(|| DataType::Struct(fields.into()))
     }
 
-    /// Of a model that was not run, whose types are those that its file declares.
+    /// Of a model that was not run: `encoder` fills its inputs, and `names` are those of its features, if they have names.
     pub(crate) fn declared(signature: &Signature, encoder: &InputEncoder, names: &[String]) -> Self {
-        Self::new(signature, encoder, names)
-    }
-
-    fn new(signature: &Signature, encoder: &InputEncoder, names: &[String]) -> Self {
         let Signature { inputs, outputs } = signature;
         let mut given = names.iter();
         let features = match (encoder.matrix(), names) {

@@ -4,14 +4,19 @@
 //!  columns ─► NULL policy ─► groups of equal lists ─► encode ─► run ─► decode ─► NULLs back in place
 //! ```
 
+mod agreement;
 mod axes;
 mod batch;
 mod batch_size;
 mod constant;
 mod failures;
+mod features;
 mod health;
+mod inputs;
 mod limit;
 mod made_up;
+mod observe;
+mod outputs;
 mod prepare;
 mod reasons;
 mod rows_first;

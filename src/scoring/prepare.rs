@@ -3,23 +3,24 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion_predict_native::{
-    ClassLabels, Dimension, ElementType, Labels, Model, SequenceOutput, Signature, Tensor, TensorSpec,
-};
+use datafusion_predict_native::{ElementType, Model, Signature, TensorSpec};
 
-use super::axes::{self, Input, RowAxis};
-use super::constant::Constant;
+use super::axes;
+use super::features::name_features;
 use super::health::Health;
+use super::inputs::{graph_inputs, of_calls, shared};
+use super::observe::Failure;
+use super::outputs::{SelectedOutput, output_columns, select_outputs, with_sizes};
 use super::rows_first::RowsFirst;
 use super::sizes;
-use super::trial::{Dependence, Failure, Trial, fixed_rows};
+use super::trial::{Dependence, Trial, fixed_rows};
 use super::{BatchSize, Predictor, Runner, batch_size};
 use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullPolicy};
 use crate::cancel::CancelToken;
 use crate::catalog::Interface;
-use crate::encode::{InputEncoder, OutputColumn, struct_fields};
+use crate::encode::struct_fields;
 use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 
 /// What a predictor is made from.
 #[derive(Debug, Clone)]
@@ -185,66 +186,6 @@ impl Predictor {
     }
 }
 
-/// The inputs of the graph, with the sizes and the constants that the options give.
-fn graph_inputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<Input>> {
-    let mut specs = model.signature().inputs.clone();
-    for name in options.constants.keys() {
-        let same = |spec: &&TensorSpec| spec.name.eq_ignore_ascii_case(name);
-        let optional = model.optional_inputs();
-        if specs.iter().chain(optional).filter(same).count() > 1 {
-            bail!(
-                InvalidOption,
-                "model '{label}': option 'constant.{name}': several inputs have that name but for its case"
-            );
-        }
-        match (specs.iter().find(same), optional.iter().find(same)) {
-            (Some(_), _) => {}
-            (None, Some(default)) => specs.push(default.clone()),
-            (None, None) => {
-                let names: Vec<_> = specs.iter().chain(optional).map(|spec| spec.name.as_str()).collect();
-                bail!(
-                    InvalidOption,
-                    "model '{label}' has no input '{name}' (option 'constant.{name}'): there are {}",
-                    names.join(", ")
-                );
-            }
-        }
-    }
-    sizes::settle(label, &mut specs, &options.sizes)?;
-    let inputs = specs.into_iter().map(|spec| {
-        let value = options.constants.iter().find(|(name, _)| spec.name.eq_ignore_ascii_case(name));
-        let constant = value.map(|(_, value)| Constant::parse(label, &spec, value)).transpose()?;
-        Ok(Input { spec, constant })
-    });
-    let inputs = inputs.collect::<Result<Vec<_>>>()?;
-    if inputs.iter().all(|input| input.constant.is_some()) {
-        bail!(
-            InvalidOption,
-            "model '{label}': all its inputs are constants (option 'constant.…'), so no row makes a difference"
-        );
-    }
-    Ok(inputs)
-}
-
-/// The inputs that calls give, rows first, and the others' constants, each at the place of its input.
-fn of_calls(label: &str, inputs: &[Input], axes: &[RowAxis]) -> Result<(Vec<TensorSpec>, Vec<Option<Tensor>>)> {
-    let (mut given, mut constants) = (vec![], vec![]);
-    let specs = axes::rows_first(inputs, axes);
-    let fixed = fixed_rows(&specs);
-    for (input, mut spec) in inputs.iter().zip(specs) {
-        match &input.constant {
-            Some(constant) => constants.push(Some(constant.row(label, &spec)?)),
-            None => {
-                // A constant may say how many rows a run takes.
-                spec.shape[0] = fixed.map_or(spec.shape[0].clone(), Dimension::Fixed);
-                given.push(spec);
-                constants.push(None);
-            }
-        }
-    }
-    Ok((given, constants))
-}
-
 /// What calls of a model see that was not run: as its file declares it, with what FEATURES and OPTIONS say.
 ///
 /// # Errors
@@ -263,14 +204,6 @@ pub(crate) fn declared_interface(
     let outputs = select_outputs(label, model, options)?.iter().map(SelectedOutput::spec).collect();
     let signature = Signature { inputs: encoder.inputs().map(|(input, _)| input.clone()).collect(), outputs };
     Ok(Interface::declared(&signature, &encoder, &names.unwrap_or_default()))
-}
-
-/// For each input that calls give, whether all rows of a run share its value.
-fn shared(inputs: &[Input], axes: &[RowAxis]) -> Vec<bool> {
-    // Where no input has rows, a run has one.
-    let alone = axes.iter().all(Option::is_none);
-    let given = inputs.iter().zip(axes).filter(|(input, _)| input.constant.is_none());
-    given.map(|(_, axis)| axis.is_none() && !alone).collect()
 }
 
 /// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
@@ -305,300 +238,4 @@ fn choose_engine(
             bail!(InvalidModel, "model '{label}': no engine can run it: {refusals}{built}")
         }
     }
-}
-
-/// How arguments fill the inputs, and the features' names: those given, or those of the inputs if each is a feature. Names for
-/// the columns of a matrix of unknown width settle its width.
-fn name_features(
-    label: &str,
-    inputs: &mut [Input],
-    axes: &[RowAxis],
-    given: &[FeatureName],
-) -> Result<(InputEncoder, Option<Vec<String>>)> {
-    let specs = |inputs: &[Input]| -> Vec<TensorSpec> {
-        let specs = axes::rows_first(inputs, axes).into_iter().zip(inputs);
-        specs.filter(|(_, input)| input.constant.is_none()).map(|(spec, _)| spec).collect()
-    };
-    let names: Vec<_> = given.iter().map(|feature| feature.name.clone()).collect();
-    if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-        bail!(InvalidStatement, "model '{label}': feature '{}' is named twice", twice.1);
-    }
-    if let Some(of) = given
-        .iter()
-        .filter_map(|feature| feature.input.as_ref())
-        .find(|of| !inputs.iter().any(|input| input.constant.is_none() && input.spec.name.eq_ignore_ascii_case(of)))
-    {
-        let there: Vec<_> = specs(inputs).into_iter().map(|spec| spec.name).collect();
-        bail!(InvalidStatement, "model '{label}' has no input '{of}' for FEATURES: there are {}", there.join(", "));
-    }
-    // The matrices whose columns are named, in the graph's order.
-    let mut by_column = vec![];
-    for (input, axis) in inputs.iter_mut().zip(axes).filter(|(input, _)| input.constant.is_none()) {
-        let of =
-            |feature: &&FeatureName| feature.input.as_ref().is_some_and(|of| of.eq_ignore_ascii_case(&input.spec.name));
-        let columns = given.iter().filter(of).count();
-        by_column.push(columns > 0);
-        if columns == 0 {
-            continue;
-        }
-        let (name, rank) = (&input.spec.name, input.spec.shape.len());
-        let Some(place) = (0..rank).find(|place| Some(*place) != *axis).filter(|_| rank == 2 && axis.is_some()) else {
-            bail!(
-                InvalidStatement,
-                "model '{label}': FEATURES names columns of '{name}', which is no matrix of rows and columns"
-            );
-        };
-        match &mut input.spec.shape[place] {
-            Dimension::Fixed(width) if *width != columns => {
-                bail!(
-                    InvalidStatement,
-                    "model '{label}': FEATURES names {columns} columns of '{name}', which has {width}"
-                )
-            }
-            width => *width = Dimension::Fixed(columns),
-        }
-    }
-    let call_inputs = specs(inputs);
-    if by_column.contains(&true) {
-        let encoder = InputEncoder::with_columns(call_inputs, by_column);
-        // Each input's columns together, in the order of the graph.
-        let mut expected = vec![];
-        for (input, by_column) in encoder.inputs() {
-            let width = if by_column { input.row_elements().unwrap_or(1) } else { 1 };
-            expected.extend(std::iter::repeat_n(by_column.then_some(&input.name), width));
-        }
-        let found: Vec<_> = given.iter().map(|feature| feature.input.as_ref()).collect();
-        let same = |(found, expected): (&Option<&String>, &Option<&String>)| match (found, expected) {
-            (Some(found), Some(expected)) => found.eq_ignore_ascii_case(expected),
-            (found, expected) => found.is_none() && expected.is_none(),
-        };
-        if found.len() != expected.len() || !found.iter().zip(&expected).all(same) {
-            let order: Vec<_> = encoder.inputs().map(|(input, _)| input.name.as_str()).collect();
-            bail!(
-                InvalidStatement,
-                "model '{label}': FEATURES must name what its inputs take in their order, which is {}",
-                order.join(", ")
-            );
-        }
-        return Ok((encoder, Some(names)));
-    }
-    let encoder = InputEncoder::new(call_inputs);
-    let inputs_of_calls: Vec<_> = encoder.inputs().map(|(input, _)| input.name.clone()).collect();
-    let is_swapped = |(name, input): (&String, &String)| name != input && inputs_of_calls.contains(name);
-    if inputs_of_calls.len() > 1 && names.iter().zip(&inputs_of_calls).any(is_swapped) {
-        bail!(
-            InvalidStatement,
-            "model '{label}': FEATURES must name its inputs in their order, which is {}",
-            inputs_of_calls.join(", ")
-        );
-    }
-    if names.is_empty() {
-        let each = encoder.matrix().is_none() || encoder.width() == Some(1);
-        let names = each.then(|| encoder.inputs().map(|(input, _)| input.name.clone()).collect());
-        return Ok((encoder, names));
-    }
-    match encoder.width() {
-        // One name for a matrix is that of a list column.
-        Some(_) if names.len() == 1 && encoder.matrix().is_some() => Ok((encoder, Some(names))),
-        Some(width) if width != names.len() => {
-            let (matrix, _) = encoder.inputs().max_by_key(|(input, _)| input.row_elements()).unzip();
-            let remedy = match matrix.filter(|_| encoder.matrix().is_none()) {
-                Some(matrix) => format!("; those of a matrix are named after it: FEATURES ({} (…), …)", matrix.name),
-                None => String::new(),
-            };
-            bail!(InvalidStatement, "model '{label}' takes {width} features, FEATURES names {}{remedy}", names.len())
-        }
-        None if names.len() > 1 => {
-            let matrix = inputs.iter_mut().zip(axes).find(|(input, _)| input.constant.is_none());
-            if let Some((input, axis)) = matrix
-                && let Some(place) = (0..input.spec.shape.len()).find(|place| Some(*place) != *axis)
-            {
-                input.spec.shape[place] = Dimension::Fixed(names.len());
-            }
-            Ok((InputEncoder::new(specs(inputs)), Some(names)))
-        }
-        _ => Ok((encoder, Some(names))),
-    }
-}
-
-/// An output that calls give: a tensor, or a sequence of tensors.
-struct SelectedOutput {
-    name: String,
-    is_sequence: bool,
-    tensors: Vec<TensorSpec>,
-}
-
-impl SelectedOutput {
-    fn tensor(spec: &TensorSpec) -> Self {
-        Self { name: spec.name.clone(), is_sequence: false, tensors: vec![spec.clone()] }
-    }
-
-    fn sequence(model: &Model, sequence: &SequenceOutput) -> Self {
-        let outputs = &model.signature().outputs;
-        let parts = sequence.parts.iter().filter_map(|part| outputs.iter().find(|output| output.name == *part));
-        Self { name: sequence.name.clone(), is_sequence: true, tensors: parts.cloned().collect() }
-    }
-
-    /// What a row's value is; of a sequence, a list of its parts.
-    fn spec(&self) -> TensorSpec {
-        let first = self.tensors[0].clone();
-        if !self.is_sequence {
-            return first;
-        }
-        let same = |place: usize, dim: &Dimension| {
-            let equal = self.tensors.iter().all(|part| part.shape.get(place) == Some(dim));
-            if equal { dim.clone() } else { Dimension::Dynamic(None) }
-        };
-        let mut shape: Vec<_> = first.shape.iter().enumerate().map(|(place, dim)| same(place, dim)).collect();
-        shape.insert(1.min(shape.len()), Dimension::Fixed(self.tensors.len()));
-        TensorSpec { name: self.name.clone(), shape, ..first }
-    }
-}
-
-/// The outputs with the sizes of `tensors`, which are theirs in order.
-fn with_sizes(outputs: Vec<SelectedOutput>, mut tensors: &[TensorSpec]) -> Vec<SelectedOutput> {
-    let sized = outputs.into_iter().map(|output| {
-        let (these, rest) = tensors.split_at(output.tensors.len());
-        tensors = rest;
-        SelectedOutput { tensors: these.to_vec(), ..output }
-    });
-    sized.collect()
-}
-
-/// The outputs that calls give: the one that the options name, or that holds the classes' probabilities, else all.
-fn select_outputs(label: &str, model: &Model, options: &ModelOptions) -> Result<Vec<SelectedOutput>> {
-    let (outputs, sequences) = (&model.signature().outputs, model.sequences());
-    let is_part = |output: &&TensorSpec| sequences.iter().any(|sequence| sequence.hidden.contains(&output.name));
-    let names = || {
-        let tensors = outputs.iter().filter(|output| !is_part(output)).map(|output| output.name.as_str());
-        tensors.chain(sequences.iter().map(|sequence| sequence.name.as_str()))
-    };
-    if let Some(wanted) = &options.output {
-        let found = outputs.iter().find(|output| output.name == *wanted);
-        let found = found.or_else(|| outputs.iter().find(|output| output.name.eq_ignore_ascii_case(wanted)));
-        let sequence = sequences.iter().find(|sequence| sequence.name.eq_ignore_ascii_case(wanted));
-        let refused = model.refused_outputs().iter().find(|output| output.name.eq_ignore_ascii_case(wanted));
-        return match (found, sequence, refused) {
-            (Some(output), _, _) => Ok(vec![SelectedOutput::tensor(output)]),
-            (None, Some(sequence), _) => Ok(vec![SelectedOutput::sequence(model, sequence)]),
-            (None, None, Some(refused)) => bail!(InvalidModel, "model '{label}': {}", refused.reason),
-            (None, None, None) => bail!(
-                InvalidOption,
-                "model '{label}' has no output '{wanted}' (option 'output'): there are {}",
-                names().collect::<Vec<_>>().join(", ")
-            ),
-        };
-    }
-    let Some(class) = &options.class else {
-        if let Some(refused) = model.refused_outputs().first() {
-            let names = names().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
-            bail!(
-                InvalidModel,
-                "model '{label}': {}; it can be called for another: OPTIONS (output {names})",
-                refused.reason
-            );
-        }
-        let tensors = outputs.iter().filter(|output| !is_part(output)).map(SelectedOutput::tensor);
-        return Ok(tensors.chain(sequences.iter().map(|it| SelectedOutput::sequence(model, it))).collect());
-    };
-    let of_classes = |output: &&TensorSpec| {
-        model.zip_map(&output.name).is_some() || (output.element.is_float() && output.shape.len() == 2)
-    };
-    match outputs.iter().filter(of_classes).collect::<Vec<_>>().as_slice() {
-        [only] => Ok(vec![SelectedOutput::tensor(only)]),
-        _ => bail!(
-            InvalidOption,
-            "model '{label}': class '{class}' of which output? Name it with the option 'output': {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
-    }
-}
-
-fn output_columns(
-    label: &str,
-    model: &Model,
-    options: &ModelOptions,
-    outputs: &[SelectedOutput],
-) -> Result<Vec<OutputColumn>> {
-    let given = options.labels.as_ref().and_then(|labels| labels.names());
-    let given = given.map(|names| ClassLabels::from(names.to_vec()));
-    let Some(class) = &options.class else {
-        if let Some(labels) = &given {
-            check_labels(label, labels, outputs)?;
-        }
-        let columns = outputs.iter().map(|output| {
-            if output.is_sequence {
-                return OutputColumn::sequence(&output.name, &output.tensors).ok_or_else(|| {
-                    error!(
-                        InvalidModel,
-                        "model '{label}': output '{}' is a sequence of tensors of several types", output.name
-                    )
-                });
-            }
-            let spec = &output.tensors[0];
-            let labels = given.as_ref().filter(|labels| OutputColumn::takes_labels(spec, labels));
-            let column = OutputColumn::new(spec, labels.or_else(|| model.zip_map(&spec.name)));
-            // Classes that the model itself numbers are not counted from 0.
-            let own = outputs.iter().find_map(|output| model.class_labels(&output.tensors[0].name));
-            Ok(match own {
-                Some(ClassLabels { labels: Labels::Ints(numbers) }) if labels.is_some() => column.of_classes(numbers),
-                _ => column,
-            })
-        });
-        return columns.collect();
-    };
-    if outputs[0].is_sequence {
-        let name = &outputs[0].name;
-        bail!(
-            InvalidOption,
-            "model '{label}': class '{class}' of which part of '{name}'? A call gives a list of all parts: OPTIONS (output '{name}')"
-        );
-    }
-    let output = &outputs[0].tensors[0]; // a class selects one output
-    let Some(width) = output.row_elements().filter(|_| output.shape.len() == 2) else {
-        bail!(InvalidOption, "model '{label}': output '{}' has no classes (option 'class')", output.name);
-    };
-    let labels = given.or_else(|| model.class_labels(&output.name)).filter(|labels| labels.len() == width);
-    let position = match &labels {
-        Some(labels) => labels.position(class),
-        None => class.parse().ok().filter(|position| *position < width),
-    };
-    let position = position.ok_or_else(|| {
-        let classes = labels.map_or_else(|| format!("0 to {}", width - 1), |labels| labels.to_string());
-        error!(InvalidOption, "model '{label}' has no class '{class}' (option 'class'): there are {classes}")
-    })?;
-    Ok(vec![OutputColumn::class(output, position)])
-}
-
-/// Checks that the names that the option `labels` gives are those of some output's classes.
-fn check_labels(label: &str, labels: &ClassLabels, outputs: &[SelectedOutput]) -> Result<()> {
-    let takes =
-        |output: &&SelectedOutput| !output.is_sequence && OutputColumn::takes_labels(&output.tensors[0], labels);
-    let numbers = |output: &&SelectedOutput| takes(output) && !output.tensors[0].element.is_float();
-    if outputs.iter().filter(numbers).count() > 1 {
-        bail!(
-            InvalidOption,
-            "model '{label}': option 'labels': which output is the number of a class? OPTIONS (output '…') names it"
-        );
-    }
-    if let Labels::Strings(names) = &labels.labels
-        && let Some((_, twice)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name))
-        && outputs.iter().any(|output| takes(&output) && !numbers(&output))
-    {
-        bail!(
-            InvalidOption,
-            "model '{label}': option 'labels' names '{twice}' twice, so a map of scores can't have both"
-        );
-    }
-    if outputs.iter().any(|output| takes(&output)) {
-        return Ok(());
-    }
-    let outputs: Vec<_> =
-        outputs.iter().map(|output| format!("'{}' {}", output.name, output.spec().row_type_line())).collect();
-    bail!(
-        InvalidOption,
-        "model '{label}': option 'labels' names {} classes, but no output has a score for each, or the number of one: there are {}",
-        labels.len(),
-        outputs.join(", ")
-    )
 }

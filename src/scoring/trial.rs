@@ -6,41 +6,35 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion_predict_native::{Dimension, Tensor, TensorData, TensorSpec};
+use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
 
-use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first, with_axis_first};
+use super::agreement::by_rows;
+use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first};
 use super::limit::limited;
 use super::made_up::{self, Floats};
 use crate::cancel::CancelToken;
 use crate::engine::{Executable, RunContext};
-use crate::error::{Error, ErrorKind, Result, bail, error};
+use crate::error::{ErrorKind, Result, bail};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
 /// for some models. The last ones are for models that run in none of the others: they insist on one step, on nothing, or on the
 /// window of a sound.
-const SIZES: [usize; 7] = [7, 3, 64, 160, 1, 0, 512];
+pub(super) const SIZES: [usize; 7] = [7, 3, 64, 160, 1, 0, 512];
 
 /// Those of [`SIZES`] in which a model is not tried that runs in another.
-const LAST_RESORTS: [usize; 3] = [1, 0, 512];
+pub(super) const LAST_RESORTS: [usize; 3] = [1, 0, 512];
 
 /// Rows that are scored together and apart.
 const ROWS: usize = 5;
 
 /// As many where a row is large: what a model computes in between may be many times that.
-const LARGE_ROWS: usize = 2;
+pub(super) const LARGE_ROWS: usize = 2;
 
 /// Elements of a large row.
 const LARGE: usize = 1 << 15;
 
 /// Time for all of it, unless one run takes longer.
-const LONGEST: Duration = Duration::from_secs(2);
-
-/// How much two scores of one row may differ, relative to the largest in their place.
-const TOLERANCE: f64 = 1e-5;
-
-/// How much they may differ besides, relative to the largest of the output: a small probability that is computed as what the others
-/// leave of 1 is rounded as 1 is.
-const ROUNDING: f64 = 8.0 * f32::EPSILON as f64;
+pub(super) const LONGEST: Duration = Duration::from_secs(2);
 
 /// Whether a row's score depends on the rows that are scored with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +58,7 @@ struct Found {
 /// Runs of a model on made-up rows, when it is prepared.
 #[derive(Clone, Copy)]
 pub(super) struct Trial<'a> {
-    label: &'a str,
+    pub(super) label: &'a str,
     executable: &'a Arc<dyn Executable>,
     /// Ends them when nobody waits for the model any more.
     cancel: &'a CancelToken,
@@ -85,7 +79,7 @@ impl<'a> Trial<'a> {
         Self { label, executable, cancel, max_run, deadline: Some(Instant::now() + LONGEST) }
     }
 
-    fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub(super) fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let context = RunContext { cancel: self.cancel.clone(), is_trial: true, ..Default::default() };
         limited(self.label, self.max_run, &context, |context| executable.run(inputs, context))
     }
@@ -332,138 +326,10 @@ impl<'a> Trial<'a> {
         let differ = expected.iter().any(|scores| !scores.agrees(scores, &vec![0; count]));
         Ok(if differ { Dependence::Independent } else { Dependence::Unknown })
     }
-
-    /// The outputs as runs show them, with 2 and with 3 rows and in several sizes, on zeros or else on other values; with rows
-    /// first, and with a size in which the model runs. The reason if it runs in none. `by_rows` is the model with its rows first, which takes `inputs`.
-    ///
-    /// # Errors
-    /// An output that is not one value or list for each row.
-    pub(super) fn observe(
-        &self,
-        by_rows: &dyn Executable,
-        inputs: &[TensorSpec],
-        axes: &RowAxes,
-        declared: &[TensorSpec],
-    ) -> Result<Result<Observed, Failure>> {
-        let (label, fixed) = (self.label, fixed_rows(inputs));
-        let is_free = inputs.iter().any(|input| input.row_elements().is_none());
-        let mut runs: Vec<(usize, usize, Vec<Tensor>)> = vec![];
-        let (mut failed, mut was_run) = (None, false);
-        let deadline = Instant::now() + LONGEST;
-        let mut is_cut_short = false;
-        let tries = [false, true]
-            .into_iter()
-            .flat_map(|varied| SIZES.into_iter().enumerate().map(move |(i, size)| (varied, i, size)));
-        for (varied, i, size) in tries {
-            // Other values and a size of 1 are the last resort, and what has no free size needs no other.
-            let enough = !runs.is_empty() && (varied || LAST_RESORTS.contains(&size));
-            if enough || (!is_free && i > 1) {
-                continue;
-            }
-            if !runs.is_empty() && Instant::now() > deadline {
-                is_cut_short = true;
-                continue;
-            }
-            let rows = fixed.unwrap_or(if is_large(inputs, size) { LARGE_ROWS } else { 2 + i % 2 });
-            let values = if varied {
-                made_up::rows(inputs, rows, size, Floats::Positive)
-            } else {
-                made_up::zeros(inputs, rows, size)
-            };
-            let shapes = values.as_ref().map(|values| shapes(inputs, values)).unwrap_or_default();
-            was_run |= values.is_ok();
-            match values.and_then(|values| self.run(by_rows, &values)) {
-                Ok(outputs) if outputs.len() == declared.len() => runs.push((rows, size, outputs)),
-                Ok(outputs) => {
-                    bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", outputs.len(), declared.len())
-                }
-                Err(error) if error.kind() == ErrorKind::EngineFailed => {
-                    failed = Some(error.with_note(Some(&format!("the rows: {shapes}"))));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if runs.is_empty() {
-            let failed = failed.unwrap_or_else(|| error!(EngineFailed, "model '{label}' could not be tried"));
-            return Ok(Err(Failure { reason: failed, was_run }));
-        }
-        let outputs = declared.iter().enumerate().map(|(i, spec)| {
-            let shapes: Vec<_> = runs.iter().map(|(rows, _, outputs)| (*rows, outputs[i].shape.as_slice())).collect();
-            let declared = match axes.outputs.get(i) {
-                Some(Some(axis)) => with_axis_first(spec, *axis),
-                _ => {
-                    let rows = [Dimension::Fixed(1)].into_iter();
-                    TensorSpec { shape: rows.chain(spec.shape.iter().cloned()).collect(), ..spec.clone() }
-                }
-            };
-            let shape = observed_shape(label, &declared, &shapes, is_free && (runs.len() < 2 || is_cut_short))?;
-            Ok(TensorSpec { name: spec.name.clone(), element: runs[0].2[i].data.element(), shape })
-        });
-        let outputs = outputs.collect::<Result<Vec<_>>>()?;
-        Ok(Ok(Observed { outputs, size: runs[0].1 }))
-    }
-}
-
-/// Rows of the run that is timed, at most, and how long that run should take.
-const TIMED_ROWS: usize = 256;
-const TIMED: Duration = Duration::from_millis(100);
-
-impl Trial<'_> {
-    /// What a row costs in a run of many on one thread, about: the shorter of two runs, unless one takes long. `None` where the
-    /// model fails on such rows, or where they would be too large.
-    pub(super) fn cost(
-        &self,
-        by_rows: &dyn Executable,
-        inputs: &[TensorSpec],
-        size: usize,
-    ) -> Result<Option<Duration>> {
-        let mut shortest: Option<Duration> = None;
-        let mut rows = fixed_rows(inputs).unwrap_or(2);
-        for _ in 0..3 {
-            let Ok(values) = made_up::rows(inputs, rows, size, Floats::Positive) else { break };
-            let start = Instant::now();
-            match self.run(by_rows, &values) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::EngineFailed => break,
-                Err(error) => return Err(error),
-            }
-            let each = start.elapsed() / rows as u32;
-            shortest = Some(shortest.map_or(each, |before| before.min(each)));
-            if fixed_rows(inputs).is_none() && !is_large(inputs, size) {
-                let fitting = TIMED.as_nanos() / each.as_nanos().max(1);
-                rows = usize::try_from(fitting).unwrap_or(TIMED_ROWS).clamp(1, TIMED_ROWS);
-            }
-            if start.elapsed() > TIMED {
-                break;
-            }
-        }
-        Ok(shortest)
-    }
-}
-
-/// The shapes of what a run was given: `'x' [2, 4], 'state' [2, 7]`, rows first.
-fn shapes(inputs: &[TensorSpec], values: &[Tensor]) -> String {
-    let each = inputs.iter().zip(values).map(|(input, tensor)| format!("'{}' {:?}", input.name, tensor.shape));
-    each.collect::<Vec<_>>().join(", ")
-}
-
-/// Why a model was not observed.
-pub(super) struct Failure {
-    pub reason: Error,
-    /// Whether it failed, and its rows were not merely too large to be made up.
-    pub was_run: bool,
-}
-
-/// What runs on made-up rows have shown.
-pub(super) struct Observed {
-    /// The outputs, rows first.
-    pub outputs: Vec<TensorSpec>,
-    /// A size of free dimensions in which the model runs.
-    pub size: usize,
 }
 
 /// Whether a row of these inputs has many elements.
-fn is_large(inputs: &[TensorSpec], size: usize) -> bool {
+pub(super) fn is_large(inputs: &[TensorSpec], size: usize) -> bool {
     let elements = |input: &TensorSpec| -> usize {
         let sizes = input.row_shape().iter().map(|dim| dim.size().unwrap_or(size));
         sizes.fold(1, usize::saturating_mul)
@@ -496,130 +362,4 @@ fn place(axes: &[RowAxis], inputs: &[Input]) -> String {
         None => format!("one '{}' for all", spec.name),
     });
     each.collect::<Vec<_>>().join(" and ")
-}
-
-/// Scores of rows, to be compared.
-struct Scores {
-    rows: usize,
-    values: Values,
-}
-
-enum Values {
-    Numbers(Vec<f64>),
-    Texts(Vec<String>),
-}
-
-/// The outputs with their rows first, as values.
-fn by_rows(outputs: Vec<Tensor>, axes: &RowAxes, rows: usize) -> Vec<Scores> {
-    let scores = outputs.into_iter().zip(&axes.outputs).map(|(output, axis)| {
-        let axis = axis.filter(|axis| output.shape.get(*axis) == Some(&rows)).unwrap_or(0);
-        let output = output.with_axis_first(axis);
-        let width = output.data.len() / rows.max(1);
-        Scores { rows, values: values(&output.data, width) }
-    });
-    scores.collect()
-}
-
-/// Values of a row that are compared, at most: of more every so many-th, so that a large output is not in memory again.
-const COMPARED: usize = 1 << 16;
-
-/// The values of rows of `width`.
-fn values(data: &TensorData, width: usize) -> Values {
-    // An odd step visits all channels.
-    let step = width.div_ceil(COMPARED).max(1) | 1;
-    macro_rules! numbers {
-        ($data:expr, $to:expr) => {{
-            let rows = $data.chunks(width.max(1));
-            Values::Numbers(rows.flat_map(|row| row.iter().step_by(step).map(|value| $to(*value))).collect())
-        }};
-    }
-    match data {
-        TensorData::Float32(data) => numbers!(data, f64::from),
-        TensorData::Float64(data) => numbers!(data, f64::from),
-        TensorData::Float16(data) => numbers!(data, f64::from),
-        TensorData::BFloat16(data) => numbers!(data, f64::from),
-        TensorData::Int8(data) => numbers!(data, f64::from),
-        TensorData::Int16(data) => numbers!(data, f64::from),
-        TensorData::Int32(data) => numbers!(data, f64::from),
-        TensorData::Int64(data) => numbers!(data, |value| value as f64),
-        TensorData::UInt8(data) => numbers!(data, f64::from),
-        TensorData::UInt16(data) => numbers!(data, f64::from),
-        TensorData::UInt32(data) => numbers!(data, f64::from),
-        TensorData::UInt64(data) => numbers!(data, |value| value as f64),
-        TensorData::Bool(data) => numbers!(data, f64::from),
-        TensorData::String(data) => {
-            Values::Texts(data.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
-        }
-    }
-}
-
-impl Scores {
-    /// Whether `found`, the scores of the rows `company`, are those that these rows have here.
-    fn agrees(&self, found: &Self, company: &[usize]) -> bool {
-        let agree = |len: usize, found_len: usize, same: &dyn Fn(usize, usize, usize) -> bool| {
-            let (width, found_width) = (len / self.rows.max(1), found_len / found.rows.max(1));
-            // Of free sizes that depend on the values nothing can be said.
-            width == found_width
-                && company
-                    .iter()
-                    .enumerate()
-                    .all(|(place, row)| (0..width).all(|item| same(item, row * width + item, place * width + item)))
-        };
-        match (&self.values, &found.values) {
-            (Values::Texts(expected), Values::Texts(texts)) => {
-                agree(expected.len(), texts.len(), &|_, a, b| expected.get(a) == texts.get(b))
-            }
-            (Values::Numbers(expected), Values::Numbers(numbers)) => {
-                let width = expected.len() / self.rows.max(1);
-                let finite = |value: f64| if value.is_finite() { value.abs() } else { 0.0 };
-                let mut largest = vec![0.0_f64; width];
-                for row in expected.chunks(width.max(1)) {
-                    largest.iter_mut().zip(row).for_each(|(largest, value)| *largest = largest.max(finite(*value)));
-                }
-                let rounding = ROUNDING * largest.iter().copied().fold(0.0, f64::max);
-                agree(expected.len(), numbers.len(), &|item, a, b| {
-                    let (Some(a), Some(b)) = (expected.get(a), numbers.get(b)) else { return false };
-                    let equal = a == b || (a.is_nan() && b.is_nan());
-                    equal || (a - b).abs() <= TOLERANCE * largest[item].max(finite(*b)) + rounding
-                })
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The shape of an output whose rows are first: a size is fixed if it was the same in all runs. `unsure` leaves those free that
-/// the file declares so.
-fn observed_shape(
-    label: &str,
-    declared: &TensorSpec,
-    shapes: &[(usize, &[usize])],
-    unsure: bool,
-) -> Result<Vec<Dimension>> {
-    let name = &declared.name;
-    for (rows, shape) in shapes {
-        match shape.first() {
-            Some(found) if found == rows => {}
-            Some(found) => bail!(InvalidOutput, "model '{label}': output '{name}' has {found} rows, expected {rows}"),
-            None => bail!(
-                InvalidOutput,
-                "model '{label}': output '{name}' is one value, expected one for each row; OPTIONS (output '…') names another"
-            ),
-        }
-    }
-    let (_, first) = shapes[0];
-    if let Some((_, other)) = shapes.iter().find(|(_, shape)| shape.len() != first.len()) {
-        bail!(InvalidOutput, "model '{label}': output '{name}' has {} or {} dimensions", first.len(), other.len());
-    }
-    let dims = (0..first.len()).map(|axis| {
-        let same = shapes.iter().all(|(_, shape)| shape[axis] == first[axis]);
-        let declared = declared.shape.get(axis);
-        let free = axis == 0 || !same || first[axis] == 0;
-        match declared {
-            _ if !(free || unsure && declared.is_some_and(|dim| dim.size().is_none())) => Dimension::Fixed(first[axis]),
-            Some(Dimension::Dynamic(name)) => Dimension::Dynamic(name.clone()),
-            _ => Dimension::Dynamic(None),
-        }
-    });
-    Ok(dims.collect())
 }

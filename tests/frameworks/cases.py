@@ -42,6 +42,28 @@ class Case:
     not_run: str = ""
 
 
+def register_in(kinds):
+    """A decorator for functions that give a model and its inputs: adds each to `kinds`, with what Suite.add needs to know."""
+
+    def kind(**about):
+        def register(function):
+            kinds.append((function.__name__, function, about))
+            return function
+
+        return register
+
+    return kind
+
+
+def numbers(*shape):
+    return random().normal(size=(ROWS, *shape)).astype(np.float32)
+
+
+def codes(count, *shape):
+    return random().integers(0, count, (ROWS, *shape)).astype(np.int32)
+
+
+
 class Suite:
     """The cases of one framework, which `close` writes."""
 

@@ -13,28 +13,11 @@ import numpy as np
 from flax import nnx
 from jax2onnx import to_onnx
 
-from cases import ROWS, SEED, Suite, random
+from cases import SEED, Suite, codes, numbers, random, register_in
 
 KINDS = []
+kind = register_in(KINDS)
 CUSTOMER = ["age", "income", "balance", "visits", "tenure"]
-
-
-def kind(**about):
-    """A function that gives a model and its inputs; `about` is for Suite.add."""
-
-    def register(function):
-        KINDS.append((function.__name__, function, about))
-        return function
-
-    return register
-
-
-def numbers(*shape):
-    return random().normal(size=(ROWS, *shape)).astype(np.float32)
-
-
-def codes(count, *shape):
-    return random().integers(0, count, (ROWS, *shape)).astype(np.int32)
 
 
 def rngs():

@@ -13,29 +13,10 @@ import tensorflow as tf
 import tf2onnx
 from keras import layers
 
-from cases import ROWS, SEED, Suite, random
+from cases import ROWS, SEED, Suite, codes, numbers, random, register_in
 
 KINDS = []
-
-
-def kind(**about):
-    """A function that gives a model and its inputs; `about` is for Suite.add."""
-
-    def register(function):
-        KINDS.append((function.__name__, function, about))
-        return function
-
-    return register
-
-
-def numbers(*shape):
-    return random().normal(size=(ROWS, *shape)).astype(np.float32)
-
-
-def codes(count, *shape):
-    return random().integers(0, count, (ROWS, *shape)).astype(np.int32)
-
-
+kind = register_in(KINDS)
 CUSTOMER = ["age", "income", "balance", "visits", "tenure"]
 
 

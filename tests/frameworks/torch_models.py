@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cases import ROWS, SEED, Suite, random
+from cases import ROWS, SEED, Suite, numbers, random
 
 KINDS = []
 
@@ -23,10 +23,6 @@ def kind(time_first=(), open_time=(), fixed=0, quantized=False, **about):
         return function
 
     return register
-
-
-def numbers(*shape):
-    return random().normal(size=(ROWS, *shape)).astype(np.float32)
 
 
 def codes(count, *shape):

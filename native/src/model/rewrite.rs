@@ -6,6 +6,7 @@ use super::proto::{
     TypeValue, ValueInfoProto,
 };
 use super::signature::SequenceOutput;
+use crate::tensor::ElementType;
 
 const FLOAT: i32 = 1;
 
@@ -58,7 +59,8 @@ pub(super) fn replace_sequences(graph: &mut GraphProto) -> Vec<SequenceOutput> {
     let (mut sequences, mut parts) = (vec![], vec![]);
     let nodes = &graph.node;
     graph.output.retain(|output| {
-        let Some(element) = element_of(output) else { return true };
+        let known = |element: &i32| ElementType::from_onnx(*element).is_some();
+        let Some(element) = element_of(output).filter(known) else { return true };
         let maker = nodes.iter().find(|node| node.op_type == "SequenceConstruct" && node.output.contains(&output.name));
         let computed = |name: &String| nodes.iter().any(|node| node.output.contains(name));
         let Some(maker) = maker.filter(|maker| !maker.input.is_empty() && maker.input.iter().all(computed)) else {

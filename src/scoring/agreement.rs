@@ -1,0 +1,102 @@
+//! Whether rows have the same scores in two runs.
+
+use datafusion_predict_native::{Tensor, TensorData};
+
+use super::axes::RowAxes;
+
+/// How much two scores of one row may differ, relative to the largest in their place.
+const TOLERANCE: f64 = 1e-5;
+
+/// How much they may differ besides, relative to the largest of the output: a small probability that is computed as what the others
+/// leave of 1 is rounded as 1 is.
+const ROUNDING: f64 = 8.0 * f32::EPSILON as f64;
+
+/// Scores of rows, to be compared.
+pub(super) struct Scores {
+    rows: usize,
+    values: Values,
+}
+
+enum Values {
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
+}
+
+/// The outputs with their rows first, as values.
+pub(super) fn by_rows(outputs: Vec<Tensor>, axes: &RowAxes, rows: usize) -> Vec<Scores> {
+    let scores = outputs.into_iter().zip(&axes.outputs).map(|(output, axis)| {
+        let axis = axis.filter(|axis| output.shape.get(*axis) == Some(&rows)).unwrap_or(0);
+        let output = output.with_axis_first(axis);
+        let width = output.data.len() / rows.max(1);
+        Scores { rows, values: values(&output.data, width) }
+    });
+    scores.collect()
+}
+
+/// Values of a row that are compared, at most: of more every so many-th, so that a large output is not in memory again.
+const COMPARED: usize = 1 << 16;
+
+/// The values of rows of `width`.
+fn values(data: &TensorData, width: usize) -> Values {
+    // An odd step visits all channels.
+    let step = width.div_ceil(COMPARED).max(1) | 1;
+    macro_rules! numbers {
+        ($data:expr, $to:expr) => {{
+            let rows = $data.chunks(width.max(1));
+            Values::Numbers(rows.flat_map(|row| row.iter().step_by(step).map(|value| $to(*value))).collect())
+        }};
+    }
+    match data {
+        TensorData::Float32(data) => numbers!(data, f64::from),
+        TensorData::Float64(data) => numbers!(data, f64::from),
+        TensorData::Float16(data) => numbers!(data, f64::from),
+        TensorData::BFloat16(data) => numbers!(data, f64::from),
+        TensorData::Int8(data) => numbers!(data, f64::from),
+        TensorData::Int16(data) => numbers!(data, f64::from),
+        TensorData::Int32(data) => numbers!(data, f64::from),
+        TensorData::Int64(data) => numbers!(data, |value| value as f64),
+        TensorData::UInt8(data) => numbers!(data, f64::from),
+        TensorData::UInt16(data) => numbers!(data, f64::from),
+        TensorData::UInt32(data) => numbers!(data, f64::from),
+        TensorData::UInt64(data) => numbers!(data, |value| value as f64),
+        TensorData::Bool(data) => numbers!(data, f64::from),
+        TensorData::String(data) => {
+            Values::Texts(data.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+        }
+    }
+}
+
+impl Scores {
+    /// Whether `found`, the scores of the rows `company`, are those that these rows have here.
+    pub(super) fn agrees(&self, found: &Self, company: &[usize]) -> bool {
+        let agree = |len: usize, found_len: usize, same: &dyn Fn(usize, usize, usize) -> bool| {
+            let (width, found_width) = (len / self.rows.max(1), found_len / found.rows.max(1));
+            // Of free sizes that depend on the values nothing can be said.
+            width == found_width
+                && company
+                    .iter()
+                    .enumerate()
+                    .all(|(place, row)| (0..width).all(|item| same(item, row * width + item, place * width + item)))
+        };
+        match (&self.values, &found.values) {
+            (Values::Texts(expected), Values::Texts(texts)) => {
+                agree(expected.len(), texts.len(), &|_, a, b| expected.get(a) == texts.get(b))
+            }
+            (Values::Numbers(expected), Values::Numbers(numbers)) => {
+                let width = expected.len() / self.rows.max(1);
+                let finite = |value: f64| if value.is_finite() { value.abs() } else { 0.0 };
+                let mut largest = vec![0.0_f64; width];
+                for row in expected.chunks(width.max(1)) {
+                    largest.iter_mut().zip(row).for_each(|(largest, value)| *largest = largest.max(finite(*value)));
+                }
+                let rounding = ROUNDING * largest.iter().copied().fold(0.0, f64::max);
+                agree(expected.len(), numbers.len(), &|item, a, b| {
+                    let (Some(a), Some(b)) = (expected.get(a), numbers.get(b)) else { return false };
+                    let equal = a == b || (a.is_nan() && b.is_nan());
+                    equal || (a - b).abs() <= TOLERANCE * largest[item].max(finite(*b)) + rounding
+                })
+            }
+            _ => false,
+        }
+    }
+}
