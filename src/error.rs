@@ -64,6 +64,14 @@ pub enum ErrorKind {
     InvalidStatement,
     /// A catalog is damaged, or of a newer format.
     InvalidCatalog,
+    /// No job has this name.
+    UnknownJob,
+    /// A job has this name already.
+    JobExists,
+    /// A query that can't be run as a job.
+    InvalidJob,
+    /// A run of a job has failed.
+    RunFailed,
 }
 
 impl Error {
@@ -96,10 +104,10 @@ impl Error {
         self.subject.as_deref()
     }
 
-    /// Says which catalog it is about.
+    /// Says what it is in, as in `catalog 'models'`.
     #[must_use]
-    pub(crate) fn of_catalog(mut self, name: &str) -> Self {
-        self.message = format!("catalog '{name}': {}", self.message);
+    pub(crate) fn within(mut self, name: &str) -> Self {
+        self.message = format!("{name}: {}", self.message);
         self
     }
 

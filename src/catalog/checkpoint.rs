@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::commit::{FORMAT, Formatted};
+use super::commit::FORMAT;
 use super::{CatalogSnapshot, Interface, ModelEntry, ModelVersion, Traffic, VersionRecord};
 use crate::error::{Result, bail, error};
+use crate::storage::journal::Formatted;
 
 /// A checkpoint's file. Interfaces, which most versions of a model share, stand in it once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ struct Version {
 }
 
 impl Formatted for Checkpoint {
+    const NEWEST: u32 = FORMAT;
+
     fn format(&self) -> u32 {
         self.format
     }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Interface, Traffic, VersionRecord};
-use crate::error::{Result, bail, error};
+use crate::storage::journal::{Entry, Formatted};
 
 /// The format that this version writes, and the newest that it reads.
 pub(super) const FORMAT: u32 = 2;
@@ -129,36 +129,16 @@ impl Commit {
     }
 }
 
-/// A file of the catalog, which says in which format it is written.
-pub(super) trait Formatted {
-    fn format(&self) -> u32;
-}
-
 impl Formatted for Commit {
+    const NEWEST: u32 = FORMAT;
+
     fn format(&self) -> u32 {
         self.format
     }
 }
 
-/// Reads a file of the catalog; `place` is for errors.
-///
-/// # Errors
-/// Bytes that are no such file, and a file that a newer version wrote.
-pub(super) fn read_json<'a, T: Deserialize<'a> + Formatted>(place: &str, bytes: &'a [u8]) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Header {
-        format: u32,
+impl Entry for Commit {
+    fn id(&self) -> &str {
+        &self.id
     }
-    let read = serde_json::from_slice::<T>(bytes);
-    let format = match &read {
-        Ok(file) => Some(file.format()),
-        Err(_) => serde_json::from_slice(bytes).ok().map(|header: Header| header.format),
-    };
-    if let Some(format) = format.filter(|format| *format > FORMAT) {
-        bail!(
-            InvalidCatalog,
-            "{place} has format {format}, which is newer than this program reads ({FORMAT}): use a newer version of datafusion-predict"
-        );
-    }
-    read.map_err(|cause| error!(InvalidCatalog, "{place} is damaged").with_source(cause))
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::VersionRecord;
 use crate::background;
 use crate::error::{Error, Result, bail, error};
-use crate::storage::{CacheEntry, DiskCache, patience, relative};
+use crate::storage::{CacheEntry, DiskCache, hex, patience, relative};
 
 /// The name of the ONNX file, whatever it was called.
 pub(super) const MAIN: &str = "model.onnx";
@@ -113,14 +113,10 @@ fn hash_all(files: &ModelFiles) -> Result<Vec<Hash>> {
         }
         hashes.push(one.finalize());
     }
-    if hex(&all.finalize()) == files.sha256 { Ok(hashes) } else { Err(changed(&files.path)) }
+    if hex(all.finalize()) == files.sha256 { Ok(hashes) } else { Err(changed(&files.path)) }
 }
 
 type Hash = sha2::digest::Output<Sha256>;
-
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 fn changed(path: &std::path::Path) -> Error {
     error!(InvalidModel, "'{}' has changed while it was read: try again", path.display())
@@ -225,7 +221,7 @@ pub(super) async fn fetch(
                 file.write_all(&chunk).map_err(unwritable)?;
             }
         }
-        let found = hex(&hash.finalize());
+        let found = hex(hash.finalize());
         if found != record.sha256 {
             bail!(
                 InvalidModel,

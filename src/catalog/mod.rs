@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use datafusion_predict_native::ModelFiles;
 
 pub use self::object_store::ObjectStoreCatalog;
+pub(crate) use self::object_store::author;
 pub use change::Change;
 pub use commit::HistoryEntry;
 pub use handle::{ModelHandle, Readiness};
@@ -27,10 +28,11 @@ pub use interface::{Feature, Interface, TensorNote};
 pub use name::{ModelReference, VersionReference};
 pub(crate) use name::{fold_alias, fold_name, version_number};
 pub use snapshot::CatalogSnapshot;
+pub(crate) use snapshot::ModelPin;
 pub use version::{DEFAULT_ALIAS, ModelEntry, ModelVersion, Traffic, VersionRecord};
 
 use crate::error::Result;
-use crate::storage::DiskCache;
+use crate::storage::{DiskCache, StoreFolder};
 
 /// What a change has led to.
 #[derive(Debug, Clone)]
@@ -82,4 +84,9 @@ pub trait ModelCatalog: Debug + Send + Sync {
 
     /// What [`fetch`](Self::fetch) gave is gone or damaged: the next call brings it anew.
     fn forget(&self, record: &VersionRecord, cache: &DiskCache);
+
+    /// Where jobs are kept, beside the models; `None` if they can't be.
+    fn jobs(&self) -> Option<StoreFolder> {
+        None
+    }
 }

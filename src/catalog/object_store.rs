@@ -15,8 +15,9 @@ use super::files;
 use super::log::{Log, Replayed};
 use super::{CatalogSnapshot, Change, Committed, HistoryEntry, ModelCatalog, VersionRecord};
 use crate::background;
-use crate::error::{Result, bail, error};
-use crate::storage::{DiskCache, Place, StorageOptions, open_folder, open_store, redacted};
+use crate::error::{Result, bail};
+use crate::storage::journal::Journal;
+use crate::storage::{DiskCache, StoreFolder};
 
 /// Models in an object store: a log of commits, and the models' files by their hashes.
 ///
@@ -29,7 +30,7 @@ pub struct ObjectStoreCatalog {
 /// Its name alone: a store may hold credentials, and a catalog is long.
 impl Debug for ObjectStoreCatalog {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ObjectStoreCatalog").field(&self.inner.log.name).finish()
+        f.debug_tuple("ObjectStoreCatalog").field(&self.inner.log.folder().name()).finish()
     }
 }
 
@@ -48,7 +49,7 @@ struct Inner {
 impl ObjectStoreCatalog {
     /// A catalog that lasts as long as the process. It copies no files.
     pub fn in_memory() -> Self {
-        Self::new(Arc::new(InMemory::new()), Path::default(), "memory".to_owned(), None, true)
+        Self::new(StoreFolder::new(Arc::new(InMemory::new()), Path::default(), "catalog 'memory'"), true)
     }
 
     /// The catalog at `uri`: a folder, `file:///…`, `s3://…`, `gs://…` or `az://…`. One that is not there is made by its
@@ -76,22 +77,7 @@ impl ObjectStoreCatalog {
     /// # Errors
     /// A place that is none, that can't be reached or that refuses; a catalog that is damaged or of a newer format.
     pub async fn open(uri: &str) -> Result<Self> {
-        let (store, root, folder) = match Place::of(uri)? {
-            Place::Local(path) => {
-                let unusable =
-                    |cause: std::io::Error| error!(Unreadable, "the catalog '{uri}' can't be used").with_source(cause);
-                if path.is_file() {
-                    bail!(Unreadable, "the catalog '{uri}' can't be used: it is a file, not a folder");
-                }
-                let path = std::path::absolute(path).map_err(unusable)?;
-                (open_folder(&path)?, Path::default(), Some(path))
-            }
-            Place::Remote(url) => {
-                let (store, root) = open_store(&url, &StorageOptions::default())?;
-                (store, root, None)
-            }
-        };
-        let catalog = Self::new(store, root, redacted(uri), folder, false);
+        let catalog = Self::new(StoreFolder::open("catalog", uri)?, false);
         catalog.reopen().await?;
         Ok(catalog)
     }
@@ -101,14 +87,14 @@ impl ObjectStoreCatalog {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_in(store: Arc<dyn ObjectStore>, root: Path, name: &str) -> Result<Self> {
-        let catalog = Self::new(store, root, name.to_owned(), None, false);
+        let catalog = Self::new(StoreFolder::new(store, root, format!("catalog '{name}'")), false);
         catalog.reopen().await?;
         Ok(catalog)
     }
 
-    fn new(store: Arc<dyn ObjectStore>, root: Path, name: String, folder: Option<PathBuf>, in_memory: bool) -> Self {
+    fn new(folder: StoreFolder, in_memory: bool) -> Self {
         let inner = Inner {
-            log: Log { store, root, folder, name, author: author() },
+            log: Log { journal: Journal { folder }, author: author() },
             in_memory,
             snapshot: RwLock::default(),
             replayed: tokio::sync::Mutex::default(),
@@ -135,7 +121,7 @@ impl Inner {
     }
 
     fn files(&self, sha256: &str) -> Path {
-        self.log.root.clone().join("models").join(sha256)
+        self.log.folder().path(&format!("models/{sha256}"))
     }
 }
 
@@ -199,20 +185,21 @@ impl ModelCatalog for ObjectStoreCatalog {
         let (inner, files) = (self.inner.clone(), files.clone());
         background::run(async move {
             let folder = inner.files(&files.sha256);
-            files::publish(inner.log.store.as_ref(), &folder, &files, inner.log.folder.as_deref()).await
+            let log = inner.log.folder();
+            files::publish(log.store().as_ref(), &folder, &files, log.local()).await
         })
         .await
     }
 
     async fn fetch(&self, record: &VersionRecord, cache: &DiskCache) -> Result<PathBuf> {
         let name = format!("models/{}", record.sha256);
-        if let Some(folder) = &self.inner.log.folder {
+        if let Some(folder) = self.inner.log.folder().local() {
             return Ok(folder.join(&name).join(files::MAIN));
         }
         let (inner, record, cache) = (self.inner.clone(), record.clone(), cache.clone());
         background::finish(async move {
             let folder = inner.files(&record.sha256);
-            files::fetch(inner.log.store.as_ref(), &folder, &record, &cache).await
+            files::fetch(inner.log.folder().store().as_ref(), &folder, &record, &cache).await
         })
         .await
     }
@@ -220,10 +207,14 @@ impl ModelCatalog for ObjectStoreCatalog {
     fn forget(&self, record: &VersionRecord, cache: &DiskCache) {
         cache.forget(&files::cache_name(&record.sha256));
     }
+
+    fn jobs(&self) -> Option<StoreFolder> {
+        (!self.inner.in_memory).then(|| self.inner.log.folder().folder("jobs"))
+    }
 }
 
 /// Who writes: `user@host`.
-fn author() -> String {
+pub(crate) fn author() -> String {
     let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
     let host = whoami::hostname().unwrap_or_else(|_| "unknown".to_owned());
     format!("{user}@{host}")

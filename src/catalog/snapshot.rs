@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::commit::{Action, Commit};
 use super::name::{is_a_file, is_name, looks_like_file};
-use super::{DEFAULT_ALIAS, Interface, ModelEntry, ModelReference, ModelVersion, VersionReference};
+use super::{DEFAULT_ALIAS, Interface, ModelEntry, ModelReference, ModelVersion, Traffic, VersionReference};
 use crate::error::{Result, bail, error};
+
+/// What a model's name stands for at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ModelPin {
+    pub model: String,
+    pub aliases: BTreeMap<String, u64>,
+    pub traffic: Option<Traffic>,
+}
 
 /// The models of a catalog at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -86,6 +96,30 @@ impl CatalogSnapshot {
         };
         let shares = traffic.shares.iter().filter(|(_, share)| *share > 0);
         shares.map(|(number, share)| Ok((self.version(&name, &VersionReference::Number(*number))?, *share))).collect()
+    }
+
+    /// The models as they are here, but for those of `pins`: their names stand for what they stood for then.
+    ///
+    /// # Errors
+    /// A model that is not there any more.
+    pub(crate) fn with_pins(&self, pins: &[ModelPin]) -> Result<Self> {
+        let mut models = self.models.clone();
+        for pin in pins {
+            let mut entry = self.model(&pin.model)?.as_ref().clone();
+            entry.aliases.clone_from(&pin.aliases);
+            entry.traffic.clone_from(&pin.traffic);
+            models.insert(pin.model.clone(), Arc::new(entry));
+        }
+        Ok(Self { sequence: self.sequence, models })
+    }
+
+    /// What the name `model` stands for here.
+    ///
+    /// # Errors
+    /// No such model.
+    pub(crate) fn pin(&self, model: &str) -> Result<ModelPin> {
+        let entry = self.model(model)?;
+        Ok(ModelPin { model: model.to_owned(), aliases: entry.aliases.clone(), traffic: entry.traffic.clone() })
     }
 
     /// The error for a name that is not here.

@@ -6,8 +6,10 @@ mod aws;
 mod azure;
 mod cache;
 mod downloads;
+mod folder;
 #[cfg(feature = "gcp")]
 mod gcp;
+pub(crate) mod journal;
 mod options;
 pub(crate) mod patience;
 mod place;
@@ -23,6 +25,7 @@ pub(crate) use cache::CacheEntry;
 pub use cache::DiskCache;
 pub use downloads::Download;
 pub(crate) use downloads::Downloads;
+pub use folder::StoreFolder;
 pub use options::StorageOptions;
 pub(crate) use place::{Place, absolute, redacted, relative};
 
@@ -108,6 +111,11 @@ pub(crate) fn hint(cause: &object_store::Error) -> Option<&'static str> {
         ),
         false => None,
     }
+}
+
+/// A hash in hexadecimal digits.
+pub(crate) fn hex(hash: impl AsRef<[u8]>) -> String {
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The folder `path` of this machine as a store.
