@@ -61,6 +61,13 @@ pub(crate) fn block_on<T: Send + 'static>(work: impl Future<Output = Result<T>> 
     receiver.recv().unwrap_or_else(|cause| Err(failed(cause)))
 }
 
+/// Runs `work` there, where nobody waits for it.
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(handle) = handle() {
+        handle.spawn(work);
+    }
+}
+
 /// Has `work` done on a thread of ours, where nobody waits for it.
 pub(crate) fn detached(work: impl FnOnce() + Send + 'static) {
     match handle() {

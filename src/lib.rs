@@ -38,6 +38,7 @@ mod encode;
 mod engine;
 mod error;
 mod fetch;
+mod job;
 mod optimizer;
 mod plan;
 mod registry;
@@ -54,7 +55,7 @@ pub use config::PredictConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use runtime::{CreateModel, CreateOptions, PredictRuntime, PredictRuntimeBuilder};
 pub use session::{PredictExt, PredictSql};
-pub use statement::{PredictStatement, parse_sql, run_statement};
+pub use statement::{PredictStatement, job_summary, parse_sql, run_statement};
 
 // Models as data, and how they are called.
 pub use call::{DependentRows, FeatureName, GivenLabels, ModelOptions, NullPolicy};
@@ -73,7 +74,14 @@ pub use catalog::{
     ModelHandle, ModelReference, ModelVersion, ObjectStoreCatalog, Readiness, TensorNote, Traffic, VersionRecord,
     VersionReference,
 };
-pub use storage::{DiskCache, Download, StorageOptions};
+pub use storage::{DiskCache, Download, StorageOptions, StoreFolder};
+
+// Queries that are run again and again.
+pub use job::{
+    Column, CreateJob, FileError, FilesDefinition, InputFile, Job, JobDefinition, JobEvent, JobOptions, JobRun,
+    OnFileError, OnLookupChange, OnRowError, OutputFile, RunModel, RunReason, RunStatus, RunSummary, SplitRecord,
+    TableDefinition, TableKind,
+};
 
 // What runs them.
 pub use cancel::{CancelOnDrop, CancelToken};

@@ -22,6 +22,11 @@ impl CatalogResolver {
     pub(crate) fn new(runtime: Arc<PredictRuntime>) -> Self {
         Self { runtime, pinned: None }
     }
+
+    /// A resolver for the models of `snapshot`.
+    pub(crate) fn pinned(runtime: Arc<PredictRuntime>, snapshot: Arc<CatalogSnapshot>) -> Self {
+        Self { runtime, pinned: Some(snapshot) }
+    }
 }
 
 impl ModelResolver for CatalogResolver {

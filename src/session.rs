@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, TableFunction,
+};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateBuilder;
@@ -16,6 +18,7 @@ use datafusion_predict_udfs::{ModelResolver, all_functions};
 
 use crate::cancel::CancelToken;
 use crate::config::PredictConfig;
+use crate::job::JobOutputFunction;
 use crate::optimizer::{add_analyzer_rules, add_optimizer_rules, add_physical_optimizer_rules};
 use crate::plan::PredictQueryPlanner;
 use crate::resolver::CatalogResolver;
@@ -62,6 +65,9 @@ impl PredictExt for SessionStateBuilder {
             let factory = OnnxFunctionFactory::new(self.function_factory().take());
             *self.function_factory() = Some(Arc::new(factory) as Arc<dyn FunctionFactory>);
         }
+        let output = Arc::new(JobOutputFunction::new(runtime.clone()));
+        let output = Arc::new(TableFunction::new(JobOutputFunction::NAME.to_owned(), output));
+        self.table_functions().get_or_insert_default().insert(JobOutputFunction::NAME.to_owned(), output);
         add_tables(&mut self, &runtime);
 
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));

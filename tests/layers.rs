@@ -21,6 +21,7 @@ const CRATES: [Crate; 3] = [
         layers: &[
             "session",
             "statement",
+            "job",
             "resolver",
             "optimizer",
             "plan",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
 use datafusion_predict::ByteSize;
@@ -12,8 +12,11 @@ use datafusion_predict::ByteSize;
 ///
 /// Without --command and --file: a shell in a terminal, else SQL from standard input.
 #[derive(Debug, Parser)]
-#[command(name = "datafusion-predict", version)]
+#[command(name = "datafusion-predict", version, args_conflicts_with_subcommands = false)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// Run this SQL, then exit; may be given several times, and with --file
     #[arg(short, long, value_name = "SQL")]
     command: Vec<String>,
@@ -27,7 +30,7 @@ pub(crate) struct Args {
     pub format: PrintFormat,
 
     /// Print results alone: no banner, row counts, times or progress
-    #[arg(short, long)]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
 
     /// Print each statement before its result
@@ -39,36 +42,58 @@ pub(crate) struct Args {
     pub maxrows: MaxRows,
 
     /// Where models are kept: a folder, s3://…, gs://… or az://…; without it they last as long as the process
-    #[arg(long, value_name = "URI", env = "DATAFUSION_PREDICT_CATALOG")]
+    #[arg(long, value_name = "URI", env = "DATAFUSION_PREDICT_CATALOG", global = true)]
     pub catalog: Option<String>,
 
     /// The library of ONNX Runtime
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     pub onnxruntime: Option<PathBuf>,
 
     /// How much memory queries may take, such as 512m or 4g
-    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory, global = true)]
     pub memory_limit: Option<usize>,
 
     /// How much memory loaded models may take before the least recently used are unloaded; 0 is no limit
-    #[arg(long, value_name = "SIZE", default_value = "0", env = "DATAFUSION_PREDICT_MODEL_MEMORY")]
+    #[arg(long, value_name = "SIZE", default_value = "0", env = "DATAFUSION_PREDICT_MODEL_MEMORY", global = true)]
     pub model_memory: ByteSize,
 
     /// How much memory all runs of ONNX Runtime on the CPU may take; 0 is no limit [default: half of the machine's]
-    #[arg(long, value_name = "SIZE", env = "DATAFUSION_PREDICT_ONNXRUNTIME_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "DATAFUSION_PREDICT_ONNXRUNTIME_MEMORY", global = true)]
     pub onnxruntime_memory: Option<ByteSize>,
 
     /// How much of the disk models that were fetched from afar may take before some are removed
-    #[arg(long, value_name = "SIZE", default_value = "10g", env = "DATAFUSION_PREDICT_CACHE_SIZE")]
+    #[arg(long, value_name = "SIZE", default_value = "10g", env = "DATAFUSION_PREDICT_CACHE_SIZE", global = true)]
     pub cache_size: ByteSize,
 
     /// The largest file of a model that is fetched from afar
-    #[arg(long, value_name = "SIZE", default_value = "8g", env = "DATAFUSION_PREDICT_DOWNLOAD_LIMIT")]
+    #[arg(long, value_name = "SIZE", default_value = "8g", env = "DATAFUSION_PREDICT_DOWNLOAD_LIMIT", global = true)]
     pub download_limit: ByteSize,
 
     /// Colors in the shell
     #[arg(long, default_value = "auto", value_name = "WHEN")]
     pub color: ColorChoice,
+}
+
+/// What is done instead of running SQL.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Action {
+    /// Run a job to its end. Exit code: 0 all is scored, 3 some rows or files were set aside, 1 the run has failed
+    Run {
+        /// The job
+        job: String,
+
+        /// Score all again, not only what is new or has changed
+        #[arg(long)]
+        full: bool,
+
+        /// Score again what was set aside
+        #[arg(long, conflicts_with = "full")]
+        retry_errors: bool,
+
+        /// Print a summary of the run in JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where SQL comes from.
@@ -167,5 +192,9 @@ mod tests {
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
         assert_eq!(Args::parse_from(["x", "--format", "nd-json"]).format, PrintFormat::NdJson);
+        let args = Args::parse_from(["x", "run", "nightly", "--catalog", "models", "--json"]);
+        assert_eq!(args.catalog.as_deref(), Some("models"));
+        let run = Action::Run { job: "nightly".to_owned(), full: false, retry_errors: false, json: true };
+        assert_eq!(args.action, Some(run));
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const COMMANDS: &str = r"\d                    tables
 \q                    quits, as Ctrl-D does
 ";
 
-/// The statements about models, and the functions that call them.
+/// The statements about models and jobs, and the functions that call them.
 pub(crate) const MODELS: &str = "\
 CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [FEATURES (a, b, …)] FROM 'uri' [OPTIONS (key value, …)]
 DROP MODEL [IF EXISTS] name[/version]
@@ -25,6 +25,13 @@ ALTER MODEL name[/version] SET TAG tag = 'value' [, …]     ALTER MODEL name UN
 COMMENT ON MODEL name[/version] IS 'text'
 SHOW MODELS     SHOW VERSIONS IN MODEL name     DESCRIBE MODEL name[/version]
 SELECT … FROM predict.models, predict.versions, predict.features, predict.history, predict.loaded
+
+CREATE [OR REPLACE] JOB [IF NOT EXISTS] name AS COPY (query) TO 'uri' [STORED AS format] [PARTITIONED BY (a, …)]
+    [CHECK (condition, …)] [KEEP n] [OPTIONS (key value, …)]
+RUN JOB name [FULL]     RETRY JOB name ERRORS     CANCEL JOB name     ROLLBACK JOB name [TO generation]
+ALTER JOB name SET (key value, …)     DROP JOB [IF EXISTS] name     SHOW JOBS     DESCRIBE JOB name
+SELECT … FROM job_output('name'), predict.jobs, predict.job_runs, predict.job_splits, predict.job_errors
+
 CREATE FUNCTION name(a TYPE, …) RETURNS TYPE LANGUAGE onnx AS 'uri'
 
 predict('name', a, b, …)             by position
@@ -40,5 +47,7 @@ SELECT * FROM ml_compare(old => 'name/3', new => 'name/4', data => t)
 /// Whether `\h statement` asks for [`MODELS`].
 pub(crate) fn is_about_models(statement: &str) -> bool {
     let statement = statement.to_lowercase();
-    ["model", "predict", "rollback", "versions", "alias", "traffic", "ml_"].iter().any(|word| statement.contains(word))
+    ["model", "predict", "rollback", "versions", "alias", "traffic", "ml_", "job"]
+        .iter()
+        .any(|word| statement.contains(word))
 }

@@ -14,6 +14,7 @@ mod context;
 mod credentials;
 mod help;
 mod input;
+mod job;
 mod message;
 mod panics;
 mod print;
@@ -32,10 +33,10 @@ use std::time::Duration;
 
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
-use datafusion_predict::{ByteSize, ObjectStoreCatalog, PredictRuntime};
+use datafusion_predict::{ByteSize, ObjectStoreCatalog, PredictRuntime, RunReason};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use args::{Args, Source};
+use args::{Action, Args, Source};
 use print::Printer;
 use shell::{Flow, Shell};
 
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     // Work that can't be stopped at once must not hold up the end.
     workers.shutdown_timeout(GRACE);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Who reads our output has seen enough, as in `… | head`.
         Err(error) if message::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,8 +73,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<()> {
-    let interactive = sources.is_empty() && std::io::stdin().is_terminal();
+fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Result<ExitCode> {
+    let interactive = args.action.is_none() && sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
     let mut predict = PredictRuntime::builder()
         .with_model_memory(args.model_memory.0)
@@ -90,10 +91,19 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     }
     let predict = Arc::new(predict.build());
     let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
+    if let Some(Action::Run { job, full, retry_errors, json }) = &args.action {
+        let reason = match (full, retry_errors) {
+            (true, _) => RunReason::Full,
+            (_, true) => RunReason::Retry,
+            _ => RunReason::New,
+        };
+        return Ok(workers.block_on(job::run_to_exit(&context, job, reason, args.quiet, *json)));
+    }
     let printer = Printer { format: args.format, maxrows: args.maxrows, quiet: args.quiet, timing: true };
     let mut shell = Shell::new(context, predict, printer, workers.clone(), args.echo);
     if interactive {
-        return repl::run(front, &mut shell, args.color);
+        repl::run(front, &mut shell, args.color)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let stdin = [Source::Stdin];
     for source in if sources.is_empty() { &stdin } else { sources } {
@@ -102,7 +112,7 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
             break;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The name of a source, if it has one, and its text.

@@ -14,12 +14,15 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion_cli::print_options::MaxRows;
-use datafusion_predict::{CancelToken, PredictRuntime, PredictSql, PredictStatement, parse_sql, run_statement};
+use datafusion_predict::{
+    CancelToken, PredictRuntime, PredictSql, PredictStatement, job_summary, parse_sql, run_statement,
+};
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
 use crate::command::{self, Command};
 use crate::credentials;
+use crate::job;
 use crate::message;
 use crate::panics;
 use crate::print::{Printer, Rows};
@@ -151,6 +154,17 @@ impl Shell {
             self.printer.status(None, start);
             return Ok(());
         }
+        if let PredictStatement::RunJob { name, reason } = statement {
+            let (context, quiet) = (self.context.clone(), self.printer.quiet);
+            let running = async move {
+                let summary = job::run(&context, &name, reason, quiet).await?;
+                let frame = context.read_batch(job_summary(&name, &summary)?)?;
+                let task = Arc::new(frame.task_ctx());
+                Ok((frame.create_physical_plan().await?, task))
+            };
+            let (plan, task) = on(&self.workers, running).await?;
+            return self.print(plan, task, MaxRows::Unlimited, start).await;
+        }
         stores::register_target(&self.context, &statement, &self.workers).await?;
         let creates = matches!(statement, PredictStatement::CreateModel(_));
         let maxrows = if is_query(&statement) { self.printer.maxrows } else { MaxRows::Unlimited };
@@ -178,13 +192,18 @@ impl Shell {
         if creates && self.printer.quiet {
             return Ok(()); // standard output holds the results of queries alone
         }
-        let rows = Rows {
-            stream: self.execute(plan.clone(), task.clone()),
-            plan,
-            task,
-            predict: self.predict.clone(),
-            maxrows,
-        };
+        self.print(plan, task, maxrows, start).await
+    }
+
+    async fn print(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        task: Arc<TaskContext>,
+        maxrows: MaxRows,
+        start: Instant,
+    ) -> Result<()> {
+        let stream = self.execute(plan.clone(), task.clone());
+        let rows = Rows { stream, plan, task, predict: self.predict.clone(), maxrows };
         self.printer.print(rows, start).await
     }
 

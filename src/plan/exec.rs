@@ -148,6 +148,21 @@ impl PredictExec {
         Ok(Self { input, features, condition, properties, metrics, running, ran, ..self.clone() })
     }
 
+    /// The same, which does with rows that can't be scored what `on_failure` says; `None` where such rows do not fail it, or
+    /// where its function can't do otherwise.
+    pub(crate) fn tolerant(&self, on_failure: OnFailure) -> Result<Option<Self>> {
+        let Some(function) = self.function.tolerant(on_failure) else { return Ok(None) };
+        let properties = Arc::new(properties(&self.input, function.output_field(self.output_name()))?);
+        let metrics = ExecutionPlanMetricsSet::new();
+        let (running, ran) = (Arc::default(), Ran::default());
+        Ok(Some(Self { function, properties, metrics, running, ran, ..self.clone() }))
+    }
+
+    /// Whether a row that can't be scored ends the query.
+    pub(crate) fn fails_at_rows(&self) -> bool {
+        self.function.on_failure() == OnFailure::Error
+    }
+
     /// Says why it is made where it is.
     pub(crate) fn with_placement(self, placement: Placement) -> Self {
         Self { placement: Some(placement), ..self }

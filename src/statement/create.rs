@@ -68,7 +68,7 @@ fn folded(name: Ident) -> String {
 }
 
 /// `key value`, with a string, a number or a word as value.
-fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
+pub(super) fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
     let first = parser.next_token();
     let mut end = first.span.end;
     let mut key = match first.token {

@@ -1,9 +1,11 @@
-//! Statements about models: parsed around DataFusion's parser, run against the catalog.
+//! Statements about models and jobs: parsed around DataFusion's parser, run against the catalog.
 
 mod alter;
 mod create;
 mod function;
 mod hints;
+mod job;
+mod jobs;
 mod ml_compare;
 mod ml_predict;
 mod parse;
@@ -13,6 +15,7 @@ mod show;
 mod tables;
 
 pub(crate) use function::OnnxFunctionFactory;
+pub use jobs::job_summary;
 pub(crate) use ml_compare::MlComparePlanner;
 pub(crate) use ml_predict::MlPredictPlanner;
 pub use parse::{PredictStatement, parse_sql};

@@ -11,7 +11,9 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
 use super::alter::{alter_model, comment_on_model, drop_model, rollback_model};
 use super::create::create_model;
+use super::job::job_statement;
 use crate::catalog::{Change, fold_name};
+use crate::job::{CreateJob, RunReason};
 use crate::runtime::CreateModel;
 
 /// One statement.
@@ -43,6 +45,48 @@ pub enum PredictStatement {
         /// The name as `predict` takes it.
         name: String,
     },
+    /// `CREATE JOB`
+    CreateJob(Box<CreateJob>),
+    /// `ALTER JOB name SET (…)`
+    AlterJob {
+        /// The folded name.
+        name: String,
+        /// Options and their values.
+        options: Vec<(String, String)>,
+    },
+    /// `DROP JOB [IF EXISTS] name`
+    DropJob {
+        /// The folded name.
+        name: String,
+        /// Whether a job that is not there is no error.
+        if_exists: bool,
+    },
+    /// `RUN JOB name [FULL]`, `RETRY JOB name ERRORS`
+    RunJob {
+        /// The folded name.
+        name: String,
+        /// What is to be scored.
+        reason: RunReason,
+    },
+    /// `CANCEL JOB name`
+    CancelJob {
+        /// The folded name.
+        name: String,
+    },
+    /// `ROLLBACK JOB name [TO generation]`
+    RollbackJob {
+        /// The folded name.
+        name: String,
+        /// The generation, or the one before.
+        to: Option<u64>,
+    },
+    /// `SHOW JOBS`
+    ShowJobs,
+    /// `DESCRIBE JOB name`
+    DescribeJob {
+        /// The folded name.
+        name: String,
+    },
     /// Any other, for DataFusion.
     DataFusion(Box<Statement>),
 }
@@ -57,6 +101,16 @@ impl fmt::Display for PredictStatement {
             Self::ShowModels => f.write_str("SHOW MODELS"),
             Self::ShowVersions { name } => write!(f, "SHOW VERSIONS IN MODEL {name}"),
             Self::DescribeModel { name } => write!(f, "DESCRIBE MODEL {name}"),
+            Self::CreateJob(create) => write!(f, "CREATE JOB {} AS {}", create.name, create.definition),
+            Self::AlterJob { name, .. } => write!(f, "ALTER JOB {name}"),
+            Self::DropJob { name, .. } => write!(f, "DROP JOB {name}"),
+            Self::RunJob { name, reason: RunReason::New } => write!(f, "RUN JOB {name}"),
+            Self::RunJob { name, reason: RunReason::Full } => write!(f, "RUN JOB {name} FULL"),
+            Self::RunJob { name, reason: RunReason::Retry } => write!(f, "RETRY JOB {name} ERRORS"),
+            Self::CancelJob { name } => write!(f, "CANCEL JOB {name}"),
+            Self::RollbackJob { name, .. } => write!(f, "ROLLBACK JOB {name}"),
+            Self::ShowJobs => f.write_str("SHOW JOBS"),
+            Self::DescribeJob { name } => write!(f, "DESCRIBE JOB {name}"),
             Self::DataFusion(statement) => write!(f, "{statement}"),
         }
     }
@@ -108,6 +162,9 @@ pub(super) fn word(parser: &Parser, position: usize) -> Option<String> {
 fn statement(parser: &mut DFParser) -> DFResult<PredictStatement> {
     let words: Vec<_> = (0..4).map(|position| word(&parser.parser, position)).collect();
     let words: Vec<_> = words.iter().map(|word| word.as_deref().unwrap_or_default()).collect();
+    if let Some(statement) = job_statement(parser, &words)? {
+        return Ok(statement);
+    }
     match words.as_slice() {
         ["CREATE", "MODEL", ..] | ["CREATE", "OR", "REPLACE", "MODEL"] => create_model(&mut parser.parser),
         ["DROP", "MODEL", ..] => drop_model(&mut parser.parser),

@@ -10,12 +10,14 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as Pla
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
+use super::jobs::{self, JobView};
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
 use super::{hints, show, tables};
 use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
+use crate::job::{Job, named_outputs, pin_outputs, with_outputs};
 use crate::optimizer::BindPredict;
 use crate::plan::PredictQueryPlanner;
 use crate::runtime::PredictRuntime;
@@ -86,6 +88,41 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             };
             context.read_batch(show::model(&snapshot, version, loaded)?)
         }
+        PredictStatement::CreateJob(create) => {
+            Job::create(context, *create).await?;
+            nothing(context)
+        }
+        PredictStatement::AlterJob { name, options } => {
+            Job::open(context, &name).await?.alter(options).await?;
+            nothing(context)
+        }
+        PredictStatement::DropJob { name, if_exists } => match Job::open(context, &name).await {
+            Err(error) if if_exists && error.kind() == ErrorKind::UnknownJob => nothing(context),
+            job => {
+                job?.drop_job().await?;
+                nothing(context)
+            }
+        },
+        PredictStatement::RunJob { name, reason } => {
+            let summary = Job::open(context, &name).await?.run(context, reason).finish().await?;
+            context.read_batch(jobs::job_summary(&name, &summary)?)
+        }
+        PredictStatement::CancelJob { name } => {
+            Job::open(context, &name).await?.cancel(context).await?;
+            nothing(context)
+        }
+        PredictStatement::RollbackJob { name, to } => {
+            Job::open(context, &name).await?.rollback(to).await?;
+            nothing(context)
+        }
+        PredictStatement::ShowJobs => {
+            let views = JobView::all(&runtime, false).await?;
+            context.read_batch(jobs::overview(&views)?)
+        }
+        PredictStatement::DescribeJob { name } => {
+            let job = Job::open(context, &name).await?;
+            context.read_batch(jobs::description(&name, job.state().await?.as_ref())?)
+        }
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);
             let state = context.state();
@@ -122,7 +159,7 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
         runtime.catalog().refresh().await?;
     }
     let plan = loop {
-        let planned = state.statement_to_plan(statement.clone()).await;
+        let planned = with_outputs(runtime, named_outputs(statement), state.statement_to_plan(statement.clone())).await;
         match &planned {
             Ok(plan) if fresh || !depends_on_models(plan)? => break planned?,
             // What is called is a view's, a prepared statement's or a table's: it is planned with what there is now.
@@ -143,6 +180,7 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
     if !holds_on_to_versions(&plan) {
         return Ok(plan);
     }
+    let plan = pin_outputs(plan).await?;
     let unbound = plan.clone();
     let bound = BindPredict::bind(plan, state.config_options())?;
     if bound != unbound {

@@ -1,5 +1,6 @@
-//! The catalog as tables, `predict.models`, `predict.versions`, `predict.features` and `predict.history`; and what this
-//! process has loaded of it, `predict.loaded`.
+//! The catalog as tables, `predict.models`, `predict.versions`, `predict.features` and `predict.history`; what this process has
+//! loaded of it, `predict.loaded`; and its jobs, `predict.jobs`, `predict.job_runs`, `predict.job_splits` and
+//! `predict.job_errors`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Statement, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::jobs::{self, JobView};
 use crate::catalog::{CatalogSnapshot, HistoryEntry, ModelEntry, ModelVersion};
 use crate::registry::LoadedModel;
 use crate::runtime::PredictRuntime;
@@ -46,7 +48,7 @@ impl SchemaProvider for CatalogSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) else { return Ok(None) };
-        let schema = kind.batch(&CatalogSnapshot::default(), vec![], &self.runtime)?.schema();
+        let schema = kind.batch(&Contents::default(), &self.runtime)?.schema();
         Ok(Some(Arc::new(CatalogTable { kind, schema, runtime: self.runtime.clone() })))
     }
 
@@ -62,10 +64,32 @@ enum Kind {
     Features,
     History,
     Loaded,
+    Jobs,
+    JobRuns,
+    JobSplits,
+    JobErrors,
+}
+
+/// What the tables are made of.
+#[derive(Default)]
+struct Contents {
+    snapshot: Arc<CatalogSnapshot>,
+    history: Vec<HistoryEntry>,
+    jobs: Vec<JobView>,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Models, Self::Versions, Self::Features, Self::History, Self::Loaded];
+    const ALL: [Self; 9] = [
+        Self::Models,
+        Self::Versions,
+        Self::Features,
+        Self::History,
+        Self::Loaded,
+        Self::Jobs,
+        Self::JobRuns,
+        Self::JobSplits,
+        Self::JobErrors,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -74,21 +98,40 @@ impl Kind {
             Self::Features => "features",
             Self::History => "history",
             Self::Loaded => "loaded",
+            Self::Jobs => "jobs",
+            Self::JobRuns => "job_runs",
+            Self::JobSplits => "job_splits",
+            Self::JobErrors => "job_errors",
         }
     }
 
-    fn batch(
-        self,
-        snapshot: &CatalogSnapshot,
-        history: Vec<HistoryEntry>,
-        runtime: &PredictRuntime,
-    ) -> Result<RecordBatch> {
+    /// What the table needs, as it is now.
+    async fn contents(self, runtime: &PredictRuntime) -> Result<Contents> {
+        let catalog = runtime.catalog();
+        let with_splits = matches!(self, Self::JobSplits | Self::JobErrors);
+        Ok(Contents {
+            snapshot: catalog.snapshot(),
+            history: if self == Self::History { catalog.history().await? } else { vec![] },
+            jobs: match self {
+                Self::Jobs | Self::JobRuns | Self::JobSplits | Self::JobErrors => {
+                    JobView::all(runtime, with_splits).await?
+                }
+                _ => vec![],
+            },
+        })
+    }
+
+    fn batch(self, Contents { snapshot, history, jobs }: &Contents, runtime: &PredictRuntime) -> Result<RecordBatch> {
         match self {
             Self::Models => models(snapshot),
             Self::Versions => versions(snapshot.models().flat_map(of_model), runtime),
             Self::Features => features(snapshot),
-            Self::History => history_rows(&history),
+            Self::History => history_rows(history),
             Self::Loaded => loaded(&runtime.registry().loaded()),
+            Self::Jobs => jobs::jobs(jobs),
+            Self::JobRuns => jobs::runs(jobs),
+            Self::JobSplits => jobs::splits(jobs),
+            Self::JobErrors => jobs::errors(jobs),
         }
     }
 }
@@ -118,9 +161,8 @@ impl TableProvider for CatalogTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let catalog = self.runtime.catalog();
-        let history = if self.kind == Kind::History { catalog.history().await? } else { vec![] };
-        let batch = self.kind.batch(&catalog.snapshot(), history, &self.runtime)?;
+        let contents = self.kind.contents(&self.runtime).await?;
+        let batch = self.kind.batch(&contents, &self.runtime)?;
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?;
         Ok(plan)
     }
@@ -259,15 +301,15 @@ fn history_rows(history: &[HistoryEntry]) -> Result<RecordBatch> {
     ])?)
 }
 
-fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+pub(super) fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<StringArray>())
 }
 
-fn optional_texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+pub(super) fn optional_texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn numbers(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+pub(super) fn numbers(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
     Arc::new(values.collect::<UInt64Array>())
 }
 
@@ -275,11 +317,11 @@ fn flags(values: impl Iterator<Item = bool>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<BooleanArray>())
 }
 
-fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+pub(super) fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
-fn map(rows: impl Iterator<Item = impl Iterator<Item = (String, String)>>) -> Result<ArrayRef> {
+pub(super) fn map(rows: impl Iterator<Item = impl Iterator<Item = (String, String)>>) -> Result<ArrayRef> {
     let names = MapFieldNames { entry: "entries".into(), key: "key".into(), value: "value".into() };
     let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for row in rows {

@@ -116,6 +116,13 @@ impl ModelFunction {
         bound.then(|| Self::bound(Self::OUTCOME, self.model.clone(), OnFailure::Reason))
     }
 
+    /// For a `predict` that fails at a row that can't be scored: the function that does with such rows what `on_failure`
+    /// says. `None` for a function with parameters of its own, and for one that tolerates them already.
+    pub fn tolerant(&self, on_failure: OnFailure) -> Option<Self> {
+        let bound = self.on_failure == OnFailure::Error && self.features.is_none() && !self.guarded;
+        bound.then(|| Self::bound(&self.name, self.model.clone(), on_failure))
+    }
+
     /// The name of a function that gives the reasons, too.
     pub(crate) const OUTCOME: &str = "predict_outcome";
 

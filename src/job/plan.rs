@@ -1,0 +1,213 @@
+//! What a run is to do, decided once when it begins: whoever joins or resumes it keeps to that.
+
+use std::sync::Arc;
+
+use datafusion::common::Result as DFResult;
+use datafusion::execution::context::SessionContext;
+use serde::{Deserialize, Serialize};
+
+use super::JobDefinition;
+use super::log::JobLog;
+use super::query::JobQuery;
+use super::session::JobSession;
+use super::splits::{Cut, SMALLEST, Split, Work, work};
+use super::state::{FORMAT, Generation, InputFile, JobAction, JobState, RunModel, SplitKey};
+use crate::catalog::ModelPin;
+use crate::error::{Result, bail, error};
+use crate::runtime::PredictRuntime;
+use crate::storage::journal::Formatted;
+
+/// Why a run is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RunReason {
+    /// What is new or has changed is scored.
+    #[default]
+    New,
+    /// All is scored again.
+    Full,
+    /// What was set aside is scored again.
+    Retry,
+}
+
+impl RunReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "run",
+            Self::Full => "full",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The file of a run's plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RunPlan {
+    format: u32,
+    pub definition: Arc<JobDefinition>,
+    pins: Vec<ModelPin>,
+    pub splits: Vec<Split>,
+    pub retires: Vec<SplitKey>,
+    /// The files that each split reads whole.
+    pub lookups: Vec<InputFile>,
+}
+
+impl Formatted for RunPlan {
+    const NEWEST: u32 = FORMAT;
+
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+/// A run that this process takes part in.
+pub(super) struct Entered {
+    pub run: u64,
+    pub plan: Arc<RunPlan>,
+    pub query: JobQuery,
+    /// Whether another process has begun it.
+    pub joined: bool,
+}
+
+/// Begins a run, or joins the one that is under way.
+///
+/// # Errors
+/// A job that is not there, a query that can't be run.
+pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunReason) -> DFResult<Entered> {
+    let runtime = PredictRuntime::of_session(context)?;
+    loop {
+        let state = log.refresh().await?;
+        let Some(definition) = state.definition.clone() else {
+            return Err(error!(UnknownJob, "unknown job '{}'", log.name()).into());
+        };
+        if let Some(active) = &state.active {
+            if let Some(entered) = join(context, log, active.run, &active.plan).await? {
+                return Ok(entered);
+            }
+            continue; // it has ended meanwhile
+        }
+        runtime.catalog().refresh().await?;
+        let snapshot = runtime.catalog().snapshot();
+        let cores = context.state().config().target_partitions();
+        let partitions = if definition.options.one_split { cores } else { 1 };
+        let session = JobSession::new(context, snapshot.clone(), &definition.tables, partitions).await?;
+        let query = JobQuery::plan(session, &definition).await?;
+        let fingerprint = query.fingerprint(&definition);
+        let (generation, before) = generation_of(&state, &fingerprint, reason);
+        let again = |key: &SplitKey| {
+            reason == RunReason::Retry && before.splits.get(key).is_some_and(|split| split.has_errors())
+        };
+        let one_split = definition.options.one_split;
+        let inputs = if one_split { query.lookups() } else { query.inputs() };
+        let workers = definition.options.workers.unwrap_or(cores);
+        let cut = Cut {
+            size: definition.options.split_size,
+            cores: workers,
+            smallest_part: query.reads_ranges().then_some(SMALLEST),
+            one_split,
+        };
+        let Work { splits, retires } = work(&inputs, &before, again, cut);
+        let names: std::collections::BTreeSet<_> = query.models.iter().map(|model| model.name()).collect();
+        let plan = RunPlan {
+            format: FORMAT,
+            pins: names.into_iter().map(|name| snapshot.pin(name)).collect::<Result<_>>()?,
+            splits,
+            retires,
+            lookups: if one_split { vec![] } else { query.lookups() },
+            definition: definition.clone(),
+        };
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        log.write(file_of(&id), &plan).await?;
+        let held = definition.publishes_at_end() || !plan.retires.is_empty();
+        let splits = u32::try_from(plan.splits.len()).unwrap_or(u32::MAX);
+        let decided = state.sequence;
+        let model = |model: &Arc<crate::catalog::ModelHandle>| RunModel {
+            label: model.label().to_owned(),
+            sha256: model.record().sha256.clone(),
+        };
+        let models: Vec<_> = query.models.iter().map(model).collect();
+        let start = {
+            let id = id.clone();
+            move |state: &JobState| {
+                if state.sequence != decided {
+                    return Ok(vec![]); // somebody has begun one, or has changed the job
+                }
+                let run = state.last_run + 1;
+                let (plan, fingerprint, reason) = (id.clone(), fingerprint.clone(), reason.as_str().to_owned());
+                let models = models.clone();
+                Ok(vec![JobAction::Start { run, plan, generation, fingerprint, splits, held, reason, models }])
+            }
+        };
+        let state = log.commit(start).await?;
+        match &state.active {
+            Some(active) if active.plan == id => {
+                pin(&query, &plan);
+                return Ok(Entered { run: active.run, plan: Arc::new(plan), query, joined: false });
+            }
+            _ => continue,
+        }
+    }
+}
+
+/// The generation that a run writes to, and what there is of it.
+fn generation_of(state: &JobState, fingerprint: &str, reason: RunReason) -> (u64, Arc<Generation>) {
+    let fits = |generation: &Arc<Generation>| generation.fingerprint == fingerprint;
+    let published = state.published.and_then(|number| Some((number, state.generations.get(&number)?)));
+    if reason != RunReason::Full {
+        if let Some((number, generation)) = published.filter(|(_, generation)| fits(generation)) {
+            return (number, generation.clone());
+        }
+        // One that a run has begun to write, which did not come to its end.
+        let begun = state.generations.iter().rev().find(|(_, generation)| !generation.published && fits(generation));
+        if let Some((number, generation)) = begun {
+            return (*number, generation.clone());
+        }
+    }
+    (state.last_generation + 1, Arc::default())
+}
+
+fn file_of(id: &str) -> String {
+    format!("plans/{id}.json")
+}
+
+/// The plan of a run.
+pub(super) async fn read(log: &JobLog, id: &str) -> Result<RunPlan> {
+    match log.read(file_of(id)).await? {
+        Some(plan) => Ok(plan),
+        None => bail!(InvalidCatalog, "job '{}': the plan of a run is missing", log.name()),
+    }
+}
+
+/// Joins a run; `None` if it has ended meanwhile.
+async fn join(context: &SessionContext, log: &JobLog, run: u64, id: &str) -> DFResult<Option<Entered>> {
+    let plan = read(log, id).await?;
+    let runtime = PredictRuntime::of_session(context)?;
+    runtime.catalog().refresh().await?;
+    let pinned = runtime.catalog().snapshot().with_pins(&plan.pins);
+    let cores = context.state().config().target_partitions();
+    let partitions = if plan.definition.options.one_split { cores } else { 1 };
+    let query = async {
+        let session = JobSession::new(context, Arc::new(pinned?), &plan.definition.tables, partitions).await?;
+        JobQuery::plan(session, &plan.definition).await
+    };
+    let query = match query.await {
+        Ok(query) => query,
+        Err(cause) => {
+            let ours = crate::error::Error::find(&cause);
+            if ours.is_some_and(|ours| ours.kind() == crate::error::ErrorKind::UnknownModel) {
+                // Nobody will ever score it.
+                super::finish::give_up(context, log, run, &plan, Some(cause.to_string())).await?;
+            }
+            if log.refresh().await?.active.as_ref().is_none_or(|active| active.run != run) {
+                return Ok(None);
+            }
+            return Err(cause);
+        }
+    };
+    pin(&query, &plan);
+    Ok(Some(Entered { run, plan: Arc::new(plan), query, joined: true }))
+}
+
+fn pin(query: &JobQuery, plan: &RunPlan) {
+    query.pin(plan.splits.iter().flat_map(|split| split.inputs.iter().cloned()));
+    query.pin(plan.lookups.iter().cloned());
+}

@@ -1,0 +1,314 @@
+//! The query of a job, planned once for all splits of a run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result as DFResult, exec_err};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::execution::TaskContext;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use datafusion_predict_udfs::{ModelFunction, OnFailure};
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+
+use super::cut::cut_query;
+use super::input_table::{InputScan, ScanRole, file_range, input_file};
+use super::session::JobSession;
+use super::set_aside::{SetAsideExec, SetAsideRows};
+use super::state::InputFile;
+use super::tap::{Passed, TapExec};
+use super::{JobDefinition, OnRowError};
+use crate::catalog::ModelHandle;
+use crate::error::{Result, bail, error};
+use crate::plan::{LoadModelsExec, PredictExec};
+use crate::registry::RegisteredModel;
+use crate::storage::hex;
+
+/// The files of one scan of the query.
+#[derive(Debug, Clone)]
+struct ScanFiles {
+    files: HashMap<String, PartitionedFile>,
+    reads_ranges: bool,
+}
+
+/// Copies of a plan before it is made anew: they share the counters of its scans, which grow with each copy that is run.
+const COPIES: usize = 256;
+
+struct Template {
+    plan: Arc<dyn ExecutionPlan>,
+    /// Copies that may still be made.
+    copies: usize,
+}
+
+impl Template {
+    fn new(plan: Arc<dyn ExecutionPlan>) -> Self {
+        // The expressions of a plan hold on to the results of its scalar subqueries, which a copy shares.
+        let shares = plan.exists(|plan| Ok(plan.is::<ScalarSubqueryExec>())).unwrap_or(true);
+        Self { plan, copies: if shares { 1 } else { COPIES } }
+    }
+}
+
+/// A job's query as a physical plan, of which each split runs a copy that reads its files alone.
+pub(super) struct JobQuery {
+    /// The optimized query, its scans marked.
+    query: LogicalPlan,
+    on_row_error: OnRowError,
+    template: tokio::sync::Mutex<Template>,
+    schema: SchemaRef,
+    split: BTreeMap<usize, ScanFiles>,
+    whole: Vec<(ObjectStoreUrl, InputFile)>,
+    /// The models that it calls.
+    pub models: Vec<Arc<ModelHandle>>,
+    pub session: JobSession,
+    pub task: Arc<TaskContext>,
+}
+
+impl JobQuery {
+    /// # Errors
+    /// A query that can't be planned, or that can't be cut and is to be.
+    pub(super) async fn plan(session: JobSession, definition: &JobDefinition) -> DFResult<Self> {
+        let plan = session.plan(&definition.query).await?;
+        let models = models_of(&plan)?;
+        let plan = cut_query(plan, definition.options.one_split)?;
+        let state = session.context.state();
+        let query = state.optimize(&plan)?;
+        let on_row_error = definition.options.on_row_error;
+        let template = physical(&session, &query, on_row_error).await?;
+        let mut split = BTreeMap::new();
+        let mut whole = vec![];
+        template.apply(|plan| {
+            let Some(scan) = InputScan::of(plan) else { return Ok(TreeNodeRecursion::Continue) };
+            match scan.role {
+                ScanRole::Split(number) => {
+                    let files = scan.files().map(|file| (file.object_meta.location.to_string(), file.clone()));
+                    let files = ScanFiles { files: files.collect(), reads_ranges: scan.reads_ranges() };
+                    split.insert(number, files);
+                }
+                ScanRole::Whole => {
+                    whole.extend(scan.files().map(|file| (scan.store().clone(), input_file(0, file))));
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        whole.sort_by(|(a, x), (b, y)| (a.as_str(), &x.path).cmp(&(b.as_str(), &y.path)));
+        whole.dedup();
+        let task = Arc::new(TaskContext::from(&state));
+        let schema = template.schema();
+        let template = tokio::sync::Mutex::new(Template::new(template));
+        Ok(Self { query, on_row_error, template, schema, split, whole, models, session, task })
+    }
+
+    pub(super) fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    async fn template(&self) -> DFResult<Arc<dyn ExecutionPlan>> {
+        let mut template = self.template.lock().await;
+        if template.copies == 0 {
+            *template = Template::new(physical(&self.session, &self.query, self.on_row_error).await?);
+        }
+        template.copies -= 1;
+        reset_plan_states(template.plan.clone())
+    }
+
+    /// The files that are split between splits, in the order of their paths.
+    pub(super) fn inputs(&self) -> Vec<InputFile> {
+        let files = self.split.iter().flat_map(|(scan, of)| of.files.values().map(|file| input_file(*scan, file)));
+        let mut files: Vec<_> = files.collect();
+        files.sort_by(|a, b| (a.scan, &a.path).cmp(&(b.scan, &b.path)));
+        files
+    }
+
+    /// The files that each split reads whole.
+    pub(super) fn lookups(&self) -> Vec<InputFile> {
+        self.whole.iter().map(|(_, file)| file.clone()).collect()
+    }
+
+    /// Whether parts of all split files can be read on their own.
+    pub(super) fn reads_ranges(&self) -> bool {
+        self.split.values().all(|scan| scan.reads_ranges)
+    }
+
+    /// From now on these files are read in these versions.
+    pub(super) fn pin(&self, files: impl IntoIterator<Item = InputFile>) {
+        for file in files {
+            if let Some(etag) = file.etag {
+                self.session.pins.pin(Path::from(file.path), etag);
+            }
+        }
+    }
+
+    /// What the output depends on, beside the split files: the query, the models, the tables that are read whole.
+    pub(super) fn fingerprint(&self, definition: &JobDefinition) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        };
+        let JobDefinition { query, format, partition_by, format_options, tables, options, .. } = definition;
+        let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+        add(query);
+        add(format);
+        add(&json(serde_json::to_string(&(partition_by, format_options, tables, options.one_split))));
+        add(&format!("{:?}", options.on_row_error));
+        for model in &self.models {
+            add(model.label());
+            add(&json(serde_json::to_string(model.record())));
+        }
+        if options.on_lookup_change == super::OnLookupChange::Rescore && !options.one_split {
+            for (store, file) in &self.whole {
+                add(store.as_str());
+                add(&json(serde_json::to_string(&InputFile { modified: 0, ..file.clone() })));
+                if file.etag.is_none() {
+                    add(&file.modified.to_string());
+                }
+            }
+        }
+        hex(hash.finalize())
+    }
+
+    /// The plan of the split that reads `inputs`.
+    ///
+    /// # Errors
+    /// A file that is not there any more.
+    pub(super) async fn restricted(&self, inputs: &[InputFile]) -> Result<SplitPlan> {
+        let mut by_scan: BTreeMap<usize, Vec<PartitionedFile>> = BTreeMap::new();
+        let split = inputs.iter().filter(|_| !self.split.is_empty()); // one split reads all tables whole
+        for input in split {
+            by_scan.entry(input.scan).or_default().push(self.file(input)?);
+        }
+        let unplanned = |cause| error!(InvalidJob, "a split can't be planned").with_source(cause);
+        let template = self.template().await.map_err(unplanned)?;
+        let (mut set_aside, mut counted) = (vec![], vec![]);
+        let plan = template.transform_up(|plan| {
+            if let Some(scan) = InputScan::of(&plan) {
+                let ScanRole::Split(number) = scan.role else { return Ok(Transformed::no(plan)) };
+                let Some(files) = by_scan.remove(&number) else {
+                    let nothing: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(plan.schema()));
+                    return Ok(Transformed::yes(nothing));
+                };
+                let (tap, passed) = TapExec::new(scan.restricted(files));
+                counted.push(passed);
+                return Ok(Transformed::yes(Arc::new(tap) as Arc<dyn ExecutionPlan>));
+            }
+            if let Some(exec) = plan.downcast_ref::<SetAsideExec>() {
+                let (exec, rows) = exec.fresh();
+                set_aside.push(rows);
+                return Ok(Transformed::yes(Arc::new(exec) as Arc<dyn ExecutionPlan>));
+            }
+            Ok(Transformed::no(plan))
+        });
+        let plan = plan.map_err(unplanned)?.data;
+        if !by_scan.is_empty() {
+            bail!(Unreadable, "the files of a table are not there any more");
+        }
+        Ok(SplitPlan { plan, set_aside, counted })
+    }
+
+    /// The file of an input, in the version that the run has fixed.
+    fn file(&self, input: &InputFile) -> Result<PartitionedFile> {
+        let scan = self.split.get(&input.scan);
+        let gone = || error!(Unreadable, "'{}' is not there any more", input.path);
+        let listed = scan.and_then(|scan| scan.files.get(&input.path)).ok_or_else(gone)?;
+        if !input_file(input.scan, listed).is_same_file(input) {
+            bail!(Unreadable, "'{}' has changed since the run began", input.path);
+        }
+        let mut file = listed.clone();
+        file.range = input.range.map(file_range);
+        Ok(file)
+    }
+}
+
+/// The plan of one split.
+pub(super) struct SplitPlan {
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// Where its rows go that models refuse.
+    pub set_aside: Vec<Arc<SetAsideRows>>,
+    counted: Vec<Arc<Passed>>,
+}
+
+impl SplitPlan {
+    /// Rows that were read of the split's own files.
+    pub(super) fn rows_in(&self) -> u64 {
+        self.counted.iter().map(|passed| passed.rows()).sum()
+    }
+
+    /// Seconds that its models computed.
+    pub(super) fn model_seconds(&self) -> f64 {
+        let mut nanoseconds = 0;
+        let _ = self.plan.apply(|plan| {
+            if plan.is::<PredictExec>()
+                && let Some(time) = plan.metrics().and_then(|counted| counted.sum_by_name("run_time"))
+            {
+                nanoseconds += time.as_usize();
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        nanoseconds as f64 / 1e9
+    }
+}
+
+async fn physical(
+    session: &JobSession,
+    query: &LogicalPlan,
+    on_row_error: OnRowError,
+) -> DFResult<Arc<dyn ExecutionPlan>> {
+    let state = session.context.state();
+    tolerant(state.query_planner().create_physical_plan(query, &state).await?, on_row_error)
+}
+
+/// The versions that `plan` calls, each once, by name and number.
+fn models_of(plan: &LogicalPlan) -> DFResult<Vec<Arc<ModelHandle>>> {
+    let mut models = BTreeMap::new();
+    plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let datafusion::logical_expr::Expr::ScalarFunction(call) = expr
+                    && let Some(function) = call.func.inner().downcast_ref::<ModelFunction>()
+                    && let Some(model) = RegisteredModel::of(function.model())
+                {
+                    let handle = model.handle();
+                    models.insert((handle.name().to_owned(), handle.version()), handle.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(models.into_values().collect())
+}
+
+/// The plan in which rows that a model refuses do not end the query, if the job says so.
+fn tolerant(plan: Arc<dyn ExecutionPlan>, on_row_error: OnRowError) -> DFResult<Arc<dyn ExecutionPlan>> {
+    if on_row_error == OnRowError::Fail {
+        return Ok(plan);
+    }
+    let tolerant = plan.transform_up(|plan| {
+        if let Some(load) = plan.downcast_ref::<LoadModelsExec>() {
+            let models: Vec<_> = load.models().iter().map(|model| model.handle().label().to_owned()).collect();
+            return exec_err!(
+                "on_row_error: a call of {} is made within an expression, where its rows can't be told: use try_predict there",
+                models.join(", ")
+            );
+        }
+        let Some(predict) = plan.downcast_ref::<PredictExec>() else { return Ok(Transformed::no(plan)) };
+        Ok(if on_row_error == OnRowError::SetAside {
+            match SetAsideExec::around(predict)? {
+                Some(exec) => Transformed::yes(Arc::new(exec) as Arc<dyn ExecutionPlan>),
+                None => Transformed::no(plan),
+            }
+        } else {
+            match predict.tolerant(OnFailure::Null)? {
+                Some(exec) => Transformed::yes(Arc::new(exec) as Arc<dyn ExecutionPlan>),
+                None => Transformed::no(plan),
+            }
+        })
+    })?;
+    Ok(tolerant.data)
+}
