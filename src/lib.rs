@@ -65,7 +65,7 @@ pub use datafusion_predict_native::{
     ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Signature, Tensor, TensorData, TensorSpec,
 };
 pub use encode::BytesTaken;
-pub use registry::RegisteredModel;
+pub use registry::{ModelTotals, RegisteredModel};
 pub use scoring::Predictor;
 
 // Where models are kept.

@@ -39,6 +39,11 @@ impl CoreBudget {
         self.total
     }
 
+    /// The cores that nobody uses at this moment.
+    pub fn free(&self) -> usize {
+        self.free.available_permits()
+    }
+
     /// Takes `count` cores (at most all) if they are free now, and nobody waits.
     pub fn try_take(&self, count: usize) -> Option<Cores> {
         let count = count.clamp(1, self.total) as u32; // no more than fit, see `new`

@@ -291,6 +291,7 @@ impl PredictStream {
         self.bytes_under_way -= unit.bytes;
         self.batch_size = unit.batch_size.unbounded();
         self.metrics.record(&unit.stats);
+        self.plan.model.totals().add(&unit.stats);
         let Some(open) = self.open.iter_mut().find(|batch| batch.done < batch.count) else { return Ok(()) };
         let of_scores = bytes(std::slice::from_ref(&unit.scores))?;
         open.done += unit.rows;

@@ -4,6 +4,7 @@
 
 mod model;
 pub(crate) mod planning;
+mod totals;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 pub use model::RegisteredModel;
+use totals::AllTotals;
+pub use totals::ModelTotals;
 
 use crate::background;
 use crate::byte_size::ByteSize;
@@ -37,6 +40,7 @@ pub(crate) struct ModelRegistry {
     cores: Arc<CoreBudget>,
     limits: Limits,
     downloads: Downloads,
+    totals: AllTotals,
     state: Mutex<State>,
 }
 
@@ -109,7 +113,8 @@ impl ModelRegistry {
         cores: Arc<CoreBudget>,
         limits: Limits,
     ) -> Self {
-        Self { catalog, engines, cores, limits, downloads: Downloads::default(), state: Mutex::default() }
+        let (downloads, totals, state) = (Downloads::default(), AllTotals::default(), Mutex::default());
+        Self { catalog, engines, cores, limits, downloads, totals, state }
     }
 
     /// Where what is fetched from afar is kept.
@@ -224,6 +229,11 @@ impl ModelRegistry {
         all
     }
 
+    /// What all uses of each version have taken.
+    pub(crate) fn all_totals(&self) -> Vec<ModelTotals> {
+        self.totals.read()
+    }
+
     /// The model of `handle`; loaded first if it is not.
     ///
     /// # Errors
@@ -261,6 +271,7 @@ impl ModelRegistry {
             let loaded = background::run(work).await;
             let loaded = loaded.and_then(|predictor| checked(&wanted, predictor));
             if let Ok(predictor) = &loaded {
+                registry.totals.of(&wanted).loaded();
                 registry.insert(&wanted, predictor.clone());
             }
             registry.state().loading.remove(&wanted);

@@ -10,6 +10,7 @@ use datafusion::common::Result as DFResult;
 use datafusion::config::ConfigOptions;
 use datafusion_predict_udfs::{OnFailure, ScoringModel};
 
+use super::totals::Totals;
 use super::{ModelRegistry, planning};
 use crate::catalog::ModelHandle;
 use crate::config::PredictConfig;
@@ -24,11 +25,13 @@ use crate::scoring::Predictor;
 pub struct RegisteredModel {
     handle: Arc<ModelHandle>,
     registry: Arc<ModelRegistry>,
+    totals: Arc<Totals>,
 }
 
 impl RegisteredModel {
     pub(crate) fn new(handle: Arc<ModelHandle>, registry: Arc<ModelRegistry>) -> Self {
-        Self { handle, registry }
+        let totals = registry.totals.of(&handle);
+        Self { handle, registry, totals }
     }
 
     /// The model behind `model`, if it is one of ours: others are called as functions only.
@@ -46,7 +49,7 @@ impl RegisteredModel {
         if self.handle.engine() == engine {
             return self.clone();
         }
-        Self { handle: Arc::new(self.handle.with_engine(engine)), registry: self.registry.clone() }
+        Self { handle: Arc::new(self.handle.with_engine(engine)), ..self.clone() }
     }
 
     /// The loaded model, if it is loaded.
@@ -62,6 +65,11 @@ impl RegisteredModel {
     /// The cores that its runs share with those of others.
     pub(crate) fn cores(&self) -> &Arc<CoreBudget> {
         self.registry.cores()
+    }
+
+    /// What its uses in this process have taken.
+    pub(crate) fn totals(&self) -> &Arc<Totals> {
+        &self.totals
     }
 
     /// The loaded model; loaded first if it is not.
@@ -135,7 +143,10 @@ impl ScoringModel for RegisteredModel {
                 context.cancel = config.cancel.clone();
             }
             let mut batch_size = predictor.batch_sizing();
-            predictor.scorer(on_failure, &context).score(arguments, rows, &mut batch_size)
+            let mut scorer = predictor.scorer(on_failure, &context);
+            let scores = scorer.score(arguments, rows, &mut batch_size);
+            self.totals.add(&scorer.stats);
+            scores
         };
         Ok(score()?)
     }

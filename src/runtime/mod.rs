@@ -15,10 +15,10 @@ use crate::background;
 use crate::call::{FeatureName, ModelOptions};
 use crate::catalog::{Change, Committed, ModelCatalog, ModelHandle, ModelVersion, VersionRecord, VersionReference};
 use crate::encode::InputEncoder;
-use crate::engine;
+use crate::engine::{self, CoreBudget};
 use crate::error::{Result, bail};
 use crate::fetch::{self, Fetched};
-use crate::registry::{ModelRegistry, RegisteredModel};
+use crate::registry::{LoadedModel, ModelRegistry, ModelTotals, RegisteredModel};
 use crate::scoring::{Predictor, PredictorRequest, declared_interface};
 use crate::storage::{Download, StorageOptions, absolute};
 
@@ -69,6 +69,24 @@ impl PredictRuntime {
     /// The files of models that are being fetched from afar, for who shows how far that is.
     pub fn downloads(&self) -> Vec<Download> {
         self.registry.downloads().all()
+    }
+
+    /// What all uses of each version in this process have taken until now.
+    pub fn model_totals(&self) -> Vec<ModelTotals> {
+        self.registry.all_totals()
+    }
+
+    /// The cores that runs of models share.
+    pub fn cores(&self) -> &Arc<CoreBudget> {
+        self.registry.cores()
+    }
+
+    /// Bytes of memory that the loaded models take, by version and engine.
+    pub fn model_memory(&self) -> Vec<(String, String, u64)> {
+        let loaded = self.registry.loaded();
+        let of =
+            |it: &LoadedModel| (it.handle.label().to_owned(), it.predictor.engine().to_owned(), it.predictor.memory());
+        loaded.iter().map(of).collect()
     }
 
     /// Where the models are kept.
