@@ -95,8 +95,16 @@ impl Lake {
 
     /// Begins a run, and drops it when the first split is done.
     async fn interrupted(&self) {
+        self.interrupt(RunReason::New).await;
+    }
+
+    async fn interrupted_full(&self) {
+        self.interrupt(RunReason::Full).await;
+    }
+
+    async fn interrupt(&self, reason: RunReason) {
         let job = Job::open(&self.context, "j").await.expect("the job");
-        let mut run = job.run(&self.context, RunReason::New);
+        let mut run = job.run(&self.context, reason);
         while let Some(event) = run.next().await {
             if matches!(event, JobEvent::Split { .. }) {
                 return;
@@ -341,6 +349,10 @@ async fn output_that_fails_a_check_is_not_published() {
     lake.file("f1", 200, 100).await;
     lake.run().await;
     lake.check(QUERY).await;
+    // No row at all: `count(*) > 0` is not true, but `max(id) < 1000` may be NULL.
+    lake.sql("COPY (SELECT 3 AS id, 1.0 AS a, 1.0 AS b) TO '{in/f2.parquet}'").await;
+    let error = lake.run_for(RunReason::New).await.expect_err("no rows").to_string();
+    assert!(error.contains("CHECK (count(*) > 0) is not true"), "{error}");
     let error = lake.error("CREATE JOB k AS COPY (SELECT 1 AS x FROM '{in}') TO '{k}' CHECK (max(y) > 0)").await;
     assert!(error.contains("CHECK (max(y) > 0)"), "{error}");
     let error = lake.error("CREATE JOB k AS COPY (SELECT 1 AS x FROM '{in}') TO '{k}' CHECK (x > 0)").await;
@@ -447,6 +459,117 @@ async fn folders_of_partitions_are_read_and_written() {
     .await;
     lake.run().await;
     assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, lake.rows("SELECT id, b FROM visits").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_whose_names_stores_encode_lose_no_row() {
+    let lake = Lake::new().await;
+    lake.sql(
+        "COPY (SELECT value AS id, value * 1.0 AS a, 1.0 AS b,
+                      CASE value % 4 WHEN 0 THEN 'München' WHEN 1 THEN 'a/b' WHEN 2 THEN '50 %' ELSE 'x?y#z' END AS city
+               FROM generate_series(1, 40) AS g(value)) TO '{in/}' STORED AS PARQUET PARTITIONED BY (city)",
+    )
+    .await;
+    lake.sql("CREATE EXTERNAL TABLE t STORED AS PARQUET PARTITIONED BY (city) LOCATION '{in/}'").await;
+    let query = "SELECT id, predict('linear', t.a, t.b) AS p, city FROM t";
+    lake.job(query, "PARTITIONED BY (city) OPTIONS (split_size 1)").await;
+    let run = lake.run().await;
+    assert_eq!((run.splits, run.rows_out), (4, 40));
+    let expected = lake.rows("SELECT id, predict('linear', t.a, t.b) AS p FROM t").await;
+    assert_eq!(lake.rows("SELECT id, p FROM job_output('j')").await, expected);
+    assert_eq!(
+        lake.rows("SELECT DISTINCT city FROM job_output('j')").await,
+        lake.rows("SELECT DISTINCT city FROM t").await
+    );
+    assert_eq!(lake.run().await.splits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jobs_cannot_write_to_one_folder() {
+    let lake = Lake::new().await;
+    lake.file("f0", 0, 10).await;
+    lake.job(QUERY, "").await;
+    lake.run().await;
+    let error = lake.error("CREATE JOB k AS COPY (SELECT id FROM '{in}') TO '{out}'").await;
+    assert!(error.contains("is the output of another job"), "{error}");
+    // The same job, made again: its generations are counted on.
+    lake.sql("DROP JOB j").await;
+    lake.job(QUERY, "").await;
+    assert_eq!(lake.run().await.generation, 2);
+    lake.check(QUERY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_read_as_it_was_written() {
+    let lake = Lake::new().await;
+    lake.file("f0", 0, 10).await;
+    lake.job(QUERY, "").await;
+    lake.run().await;
+    let before = lake.rows("SELECT * FROM job_output('j')").await;
+    let other = "SELECT id * 2 AS twice FROM '{in}'";
+    lake.sql(&format!(
+        "CREATE OR REPLACE JOB j AS COPY ({other}) TO '{{out}}' STORED AS CSV OPTIONS ('format.has_header' true)"
+    ))
+    .await;
+    assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, before);
+    lake.run().await;
+    assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, lake.rows(other).await);
+    lake.sql("ROLLBACK JOB j").await;
+    assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, before);
+
+    // A model that gives another type.
+    lake.sql("CREATE MODEL m FROM 'tests/models/types/identity_double.onnx'").await;
+    let query = "SELECT id, predict('m', [a, b, a]) AS p FROM '{in}'";
+    lake.sql(&format!("CREATE OR REPLACE JOB j AS COPY ({query}) TO '{{out}}'")).await;
+    lake.run().await;
+    lake.sql(
+        "CREATE OR REPLACE MODEL m FROM 'tests/models/types/identity_float.onnx' OPTIONS (allow_signature_change true)",
+    )
+    .await;
+    let run = lake.run().await;
+    assert_eq!(run.models[0].label, "m/2");
+    lake.check(query).await;
+    let types = lake.rows("SELECT DISTINCT arrow_typeof(p) FROM job_output('j')").await;
+    assert!(types[0].contains("Float32"), "{types:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_done_after_what_was_under_way() {
+    let lake = Lake::new().await;
+    for i in 0..40 {
+        lake.file(&format!("f{i:02}"), i * 10, 10).await;
+    }
+    lake.job(QUERY, "OPTIONS (split_size 1, lease '1s')").await;
+    lake.interrupted().await;
+    let full = lake.run_for(RunReason::Full).await.expect("scored");
+    assert_eq!((full.run, full.generation, full.rows_in), (2, 2, 400));
+    lake.check(QUERY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_read_whole_are_those_of_the_start_of_the_run() {
+    let lake = Lake::new().await;
+    for i in 0..40 {
+        lake.file(&format!("f{i:02}"), i * 10, 10).await;
+    }
+    lake.sql("COPY (SELECT value * 1.0 AS b FROM generate_series(0, 3) AS g(value)) TO '{some/a.parquet}'").await;
+    let query = "SELECT id, predict('linear', t.a, t.b) AS p FROM '{in}' t WHERE b IN (SELECT b FROM '{some}')";
+    lake.job(query, "OPTIONS (split_size 1, lease '1s', on_file_error set_aside)").await;
+    let before = lake.rows(query).await;
+    lake.interrupted().await;
+    lake.sql("COPY (SELECT value * 1.0 AS b FROM generate_series(4, 6) AS g(value)) TO '{some/b.parquet}'").await;
+    lake.run().await;
+    assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, before);
+    lake.run().await;
+    lake.check(query).await;
+
+    // One that is not there any more is no fault of the files that are split.
+    std::fs::remove_file(lake.path("in/f00.parquet")).expect("gone");
+    lake.interrupted_full().await;
+    std::fs::remove_file(lake.path("some/a.parquet")).expect("gone");
+    let error = lake.run_for(RunReason::New).await.expect_err("a table is not whole").to_string();
+    assert!(error.contains("some/a.parquet"), "{error}");
+    assert_eq!(lake.number("SELECT count(*) FROM predict.job_errors WHERE kind = 'file'").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

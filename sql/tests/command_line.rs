@@ -204,7 +204,7 @@ fn options_that_can_not_be_met_are_explained() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
     assert!(ran.stderr.contains("'ftp://host/models'"), "{ran:?}");
     let ran = run(&["--catalog", "Cargo.toml", "-c", "SELECT 1"]);
-    assert_eq!(ran.stderr, "error: the catalog 'Cargo.toml' can't be used: it is a file, not a folder\n");
+    assert_eq!(ran.stderr, "error: catalog 'Cargo.toml' can't be used: it is a file, not a folder\n");
 
     let ran = run(&["-f", "nowhere.sql"]);
     assert_eq!(ran.code, Some(1));

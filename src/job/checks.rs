@@ -10,8 +10,11 @@ use datafusion::logical_expr::utils::find_aggregate_exprs;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::prelude::DataFrame;
 
+use url::Url;
+
 use super::JobDefinition;
-use super::output::{Listing, OutputStore, output_url, scan_files};
+use super::output::scan_files;
+use super::output_store::{Listing, OutputStore};
 use super::state::OutputFile;
 use super::target::Target;
 use crate::error::{Error, error};
@@ -46,18 +49,27 @@ pub(super) async fn failed(
     generation: u64,
     files: Vec<OutputFile>,
 ) -> DFResult<Option<String>> {
+    let has_rows = !files.is_empty();
     let store = Arc::new(OutputStore::new(target.clone()));
-    let folder = store.show("check", Listing::new(generation, Some(run), files, 1));
-    let url = output_url("check", definition, &uuid::Uuid::new_v4().to_string())?;
+    // DataFusion remembers lists of files by their path alone.
+    let label = uuid::Uuid::new_v4().simple().to_string();
+    let folder = store.show(&label, Listing::new(generation, Some(run), files, 1));
+    let url = Url::parse(&format!("predict-job://{label}"));
+    let url = url.map_err(|cause| error!(InvalidJob, "'{label}' is no host").with_source(cause))?;
     let state = context.state();
     let table = scan_files(&state, definition, &store, &url, &folder).await?;
     let rows = context.read_table(Arc::new(table))?;
-    let checked = check(context, definition, rows).await;
+    let checked = check(context, definition, rows, has_rows).await;
     let _ = context.runtime_env().deregister_object_store(&url);
     checked
 }
 
-async fn check(context: &SessionContext, definition: &JobDefinition, rows: DataFrame) -> DFResult<Option<String>> {
+async fn check(
+    context: &SessionContext,
+    definition: &JobDefinition,
+    rows: DataFrame,
+    has_rows: bool,
+) -> DFResult<Option<String>> {
     let checks = parse(context, &definition.checks, rows.schema())?;
     let checks = normalize_cols(checks, rows.logical_plan())?;
     let mut aggregates: Vec<Expr> = vec![];
@@ -74,7 +86,9 @@ async fn check(context: &SessionContext, definition: &JobDefinition, rows: DataF
     let batches = DataFrame::new(context.state(), plan).collect().await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
     for (i, check) in definition.checks.iter().enumerate() {
-        if ScalarValue::try_from_array(batch.column(i), 0)? == ScalarValue::Boolean(Some(true)) {
+        let value = ScalarValue::try_from_array(batch.column(i), 0)?;
+        // Without rows nearly all aggregates are NULL, which is then no reason to fail.
+        if value == ScalarValue::Boolean(Some(true)) || (value.is_null() && !has_rows) {
             continue;
         }
         let found = find_aggregate_exprs([&checks[i]]).into_iter().filter_map(|aggregate| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::log::JobLog;
+use super::job_log::JobLog;
 use crate::background;
 use crate::error::Result;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ pub struct JobDefinition {
     /// The columns of the output, those of `partition_by` last.
     #[serde(default)]
     pub columns: Vec<Column>,
+    /// What stands in the output's folder to say that it is this job's.
+    #[serde(default)]
+    pub(super) owner: String,
 }
 
 /// A table that is part of a job's definition.
@@ -141,7 +144,18 @@ impl JobDefinition {
             options: JobOptions::default(),
             tables: vec![],
             columns: vec![],
+            owner: String::new(),
         }
+    }
+
+    /// The same, whose query gives rows of `schema`: its columns, and then its folders in the order in which they lie within
+    /// each other.
+    pub(super) fn with_columns(&self, schema: &Schema) -> Result<Self> {
+        let is_folder = |field: &Field| self.partition_by.iter().any(|column| column == field.name());
+        let columns = schema.fields().iter().map(AsRef::as_ref).filter(|field| !is_folder(field));
+        let folders = self.partition_by.iter().filter_map(|name| schema.field_with_name(name).ok());
+        let columns = columns.chain(folders).map(Column::of).collect::<Result<_>>()?;
+        Ok(Self { columns, ..self.clone() })
     }
 
     /// Whether a run publishes all that it scores at its end, and not split by split.

@@ -1,6 +1,6 @@
 //! The end of a run: what was scored is checked, published and put in its place; or it is given up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::checks;
 use super::claims::Claims;
 use super::events::{Events, JobEvent};
-use super::log::JobLog;
+use super::job_log::JobLog;
 use super::plan::RunPlan;
 use super::state::{ActiveRun, FORMAT, JobAction, JobState, OutputFile, RunStatus, RunSummary, SplitRecord};
 use super::target::Target;
@@ -164,6 +164,11 @@ pub(super) async fn conclude(log: &JobLog, run: u64, plan: &RunPlan, target: &Ta
         stream::iter(moves).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     }
     target.remove(&target.staged(run, ""), |_| true).await;
+    // Rows that attempts have set aside which came to nothing.
+    let kept: HashSet<String> = active.done.values().flat_map(|split| split.set_aside.iter().cloned()).collect();
+    let url = target.url.clone();
+    let orphaned = move |file: &object_store::ObjectMeta| !kept.contains(&format!("{}{}", url.as_str(), file.location));
+    target.remove(&target.set_aside(run, ""), orphaned).await;
 
     let (status, error) = match &active.stopped {
         Some(Some(error)) => (RunStatus::Failed, Some(error.clone())),
@@ -186,6 +191,9 @@ pub(super) async fn conclude(log: &JobLog, run: u64, plan: &RunPlan, target: &Ta
     log.remove_all(format!("runs/{run}/claims")).await;
     log.remove_all(format!("runs/{run}/workers")).await;
     clean(log, &state, plan, target).await;
+    if let (Some(url), Some(summary)) = (&plan.definition.options.notify, ended(&state, run)) {
+        super::notify::notify(log.name(), url, &summary).await;
+    }
     ended(&state, run).map_or_else(|| bail!(UnknownJob, "the job was dropped"), Ok)
 }
 

@@ -21,8 +21,8 @@ use crate::error::{Result, error};
 pub(super) enum ScanRole {
     /// Each split reads a part of its files. Such scans are numbered from 0.
     Split(usize),
-    /// Each split reads all of its files.
-    Whole,
+    /// Each split reads all of its files. Such scans are numbered from 0, too.
+    Whole(usize),
 }
 
 /// A table of files, as a job reads it.

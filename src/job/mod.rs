@@ -16,20 +16,22 @@
 
 mod checks;
 mod claims;
-mod cut;
 mod definition;
 mod events;
 mod finish;
 mod input_table;
-mod log;
+mod job_log;
+mod notify;
 mod options;
 mod output;
+mod output_store;
 mod plan;
 mod query;
 mod score;
 mod session;
 mod set_aside;
 mod splits;
+mod splittable;
 mod state;
 mod stores;
 mod table_function;
@@ -52,7 +54,7 @@ use tokio::sync::mpsc;
 pub use definition::{Column, FilesDefinition, JobDefinition, TableDefinition, TableKind};
 pub use events::JobEvent;
 pub(crate) use finish::RunRecord;
-pub(crate) use log::JobFolder;
+pub(crate) use job_log::JobFolder;
 pub use options::{JobOptions, OnFileError, OnLookupChange, OnRowError};
 pub use plan::RunReason;
 pub(crate) use state::JobState;
@@ -62,10 +64,11 @@ pub(crate) use table_function::{JobOutputFunction, named_outputs, pin_outputs, w
 use crate::catalog::author;
 use crate::error::{Error, ErrorKind, Result, bail, error};
 use crate::runtime::PredictRuntime;
+use crate::storage::journal::now;
 use claims::Claims;
 use events::Events;
 use finish::{Finisher, record_file};
-use log::JobLog;
+use job_log::JobLog;
 use session::JobSession;
 use state::JobAction;
 use target::Target;
@@ -149,7 +152,7 @@ impl Job {
         if log.state().await.definition.is_none() {
             let all = Self::all_in(jobs).await?;
             let names: Vec<_> = all.iter().map(|job| job.name().to_owned()).collect();
-            return Err(log::unknown(&name, &names));
+            return Err(job_log::unknown(&name, &names));
         }
         Ok(Self { log })
     }
@@ -193,7 +196,8 @@ impl Job {
             }
             return Err(exists(&name).into());
         }
-        let definition = completed(context, &runtime, definition).await?;
+        let owner = log.state().await.owner.clone();
+        let definition = completed(context, &runtime, definition, owner).await?;
         let define = {
             let name = name.clone();
             move |state: &JobState| {
@@ -231,6 +235,15 @@ impl Job {
     /// A catalog that can't be read.
     pub async fn runs(&self) -> Result<Vec<Arc<RunSummary>>> {
         Ok(self.log.refresh().await?.runs.clone())
+    }
+
+    /// What the run that is under way has done until now, if there is one.
+    ///
+    /// # Errors
+    /// A catalog that can't be read.
+    pub async fn running(&self) -> Result<Option<RunSummary>> {
+        let state = self.log.refresh().await?;
+        Ok(state.active.as_ref().map(|active| active.summary(RunStatus::Done, None, 0)))
     }
 
     /// What the job is at this moment.
@@ -377,6 +390,7 @@ async fn completed(
     context: &SessionContext,
     runtime: &Arc<PredictRuntime>,
     mut definition: JobDefinition,
+    owner: Option<String>,
 ) -> DFResult<JobDefinition> {
     let state = context.state();
     let dialect = state.config_options().sql_parser.dialect;
@@ -384,11 +398,10 @@ async fn completed(
     definition.tables = tables::captured(context, &statement).await?;
     runtime.catalog().refresh().await?;
     let snapshot = runtime.catalog().snapshot();
-    let session = JobSession::new(context, snapshot, &definition.tables, 1).await?;
+    let session = JobSession::new(context, snapshot, &definition.tables, 1, now()).await?;
     let query = query::JobQuery::plan(session, &definition).await?;
     score::format_of(&query.session.context.state(), &definition)?;
     let schema = query.schema();
-    let is_folder = |name: &str| definition.partition_by.iter().any(|column| column == name);
     for column in &definition.partition_by {
         if schema.field_with_name(column).is_err() {
             let near =
@@ -397,18 +410,15 @@ async fn completed(
             return Err(error!(InvalidJob, "PARTITIONED BY: the query has no column '{column}'{hint}").into());
         }
     }
-    let others: Vec<_> = schema.fields().iter().filter(|field| !is_folder(field.name())).collect();
-    if others.is_empty() {
+    if schema.fields().len() == definition.partition_by.len() {
         return Err(error!(InvalidJob, "the output has no columns beside those of PARTITIONED BY").into());
     }
-    // Folders in the order in which they lie within each other.
-    let folders = definition.partition_by.iter().filter_map(|name| schema.field_with_name(name).ok());
-    let columns = others.into_iter().map(AsRef::as_ref).chain(folders).map(Column::of).collect::<Result<Vec<_>>>()?;
-    definition.columns = columns;
+    let mut definition = definition.with_columns(&schema)?;
     let fields = definition.columns.iter().map(Column::field).collect::<Result<Vec<_>>>()?;
     let output = DFSchema::from_unqualified_fields(fields.into(), Default::default())?;
     checks::parse(&query.session.context, &definition.checks, &output)?;
-    Target::open(context, &definition)?;
+    let target = Target::open(context, &definition)?;
+    definition.owner = target.own(owner).await?;
     Ok(definition)
 }
 
@@ -421,11 +431,18 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
         let (plan, definition) = (entered.plan.clone(), entered.plan.definition.clone());
         let done = u32::try_from(active.done.len()).unwrap_or(u32::MAX);
         events.send(JobEvent::Entered { run: number, joined: entered.joined, splits: active.splits, done });
+        log::info!(
+            "job '{}': run {number} {}, {done} of {} splits are done",
+            log.name(),
+            if entered.joined { "goes on" } else { "begins" },
+            active.splits
+        );
         let target = Target::open(&entered.query.session.context, &definition)?;
         let claims = Claims::enter(log.clone(), number, definition.options.lease).await?;
         let format = score::format_of(&entered.query.session.context.state(), &definition)?;
         let cores = context.state().config().target_partitions();
-        let workers = if definition.options.one_split { 1 } else { definition.options.workers.unwrap_or(cores).max(1) };
+        let workers = if definition.options.one_split { 1 } else { definition.options.workers.unwrap_or(cores) };
+        let workers = workers.clamp(1, active.splits.max(1) as usize);
         let scorer = score::SplitScorer {
             job: log.name().to_owned(),
             run: number,
@@ -438,6 +455,7 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
         };
         let worker = Worker::new(log.clone(), number, plan.clone(), Arc::new(scorer), claims.clone(), events.clone());
         if let Err(error) = worker.work(workers).await {
+            log::error!("job '{}': run {number} fails: {error}", log.name());
             worker.stop(Some(error.to_string())).await?;
             let finisher = Finisher { context, log: &log, run: number, plan: &plan, target: &target, events: &events };
             finisher.finish(&claims).await?;
@@ -445,8 +463,19 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
         }
         let finisher = Finisher { context, log: &log, run: number, plan: &plan, target: &target, events: &events };
         let summary = finisher.finish(&claims).await?;
+        log::info!(
+            "job '{}': run {number} has ended: {}, {} rows in, {} rows out, {} rows set aside, {} files failed",
+            log.name(),
+            summary.status.as_str(),
+            summary.rows_in,
+            summary.rows_out,
+            summary.rows_set_aside,
+            summary.files_failed
+        );
         events.send(JobEvent::Ended(Box::new(summary.clone())));
         return match (summary.status, &summary.error) {
+            // What was asked for is another run than the one that was under way.
+            _ if entered.joined && reason != RunReason::New && reason.as_str() != active.reason => continue,
             (RunStatus::Done | RunStatus::DoneWithErrors, _) => Ok(summary),
             (RunStatus::Cancelled, _) if entered.joined && active.stopped.is_some() => continue,
             (RunStatus::Failed, _) if entered.joined && active.stopped.is_some() => continue,

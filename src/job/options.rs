@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use datafusion_predict_udfs::nearest;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::byte_size::ByteSize;
 use crate::error::{Error, Result, bail, error};
+use crate::storage::redacted;
 
 /// What becomes of a row that the model refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +83,9 @@ pub struct JobOptions {
     pub workers: Option<usize>,
     /// `lease`: how long a worker may be silent before others take over its splits.
     pub lease: Duration,
+    /// `notify`: a URL that the summary of a run is posted to when it has ended, as JSON, signed with the secret in the
+    /// environment variable `DATAFUSION_PREDICT_NOTIFY_SECRET` if there is one.
+    pub notify: Option<String>,
 }
 
 impl Default for JobOptions {
@@ -97,13 +102,14 @@ impl Default for JobOptions {
             on_lookup_change: OnLookupChange::default(),
             workers: None,
             lease: Duration::from_secs(30),
+            notify: None,
         }
     }
 }
 
 impl JobOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 12] = [
         "on_row_error",
         "on_file_error",
         "error_threshold",
@@ -115,6 +121,7 @@ impl JobOptions {
         "on_lookup_change",
         "workers",
         "lease",
+        "notify",
     ];
 
     /// Sets the option `name`; `default` is its default again.
@@ -172,6 +179,19 @@ impl JobOptions {
             "workers" => {
                 let workers = word.parse().ok().filter(|workers| *workers > 0);
                 self.workers = Some(workers.ok_or_else(|| wrong("a number from 1 on"))?);
+            }
+            "notify" => {
+                let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+                if url.is_none() {
+                    return Err(wrong("a URL, as in https://host/path"));
+                }
+                if redacted(value) != value {
+                    bail!(
+                        InvalidOption,
+                        "option 'notify' may hold credentials, which others read in the job's definition"
+                    );
+                }
+                self.notify = Some(value.to_owned());
             }
             _ => return Err(unknown(name)),
         }
@@ -250,6 +270,8 @@ impl From<JobOptions> for BTreeMap<String, String> {
         put("one_split", options.one_split, options.one_split.to_string());
         let (given, workers) = text(options.workers.map(|workers| workers.to_string()));
         put("workers", given, workers);
+        let (given, url) = text(options.notify.clone());
+        put("notify", given, url);
         put("lease", options.lease != defaults.lease, humantime::format_duration(options.lease).to_string());
         set
     }
@@ -265,6 +287,7 @@ mod tests {
             ("error_threshold", "0.01"),
             ("keep", "3"),
             ("lease", "2s"),
+            ("notify", "https://host/hook"),
             ("on_file_error", "set_aside"),
             ("on_lookup_change", "keep"),
             ("on_row_error", "null"),
@@ -294,6 +317,8 @@ mod tests {
             ("split_size", "0", "such as 64m"),
             ("lease", "1ms", "from 1s on"),
             ("keep", "0", "from 1 on"),
+            ("notify", "host", "as in https://host/path"),
+            ("notify", "https://ana:pw@host/", "may hold credentials"),
             ("on_row_eror", "null", "did you mean 'on_row_error'?"),
         ] {
             assert!(error(name, value).contains(expected), "{}", error(name, value));

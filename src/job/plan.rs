@@ -1,5 +1,6 @@
 //! What a run is to do, decided once when it begins: whoever joins or resumes it keeps to that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::Result as DFResult;
@@ -7,15 +8,16 @@ use datafusion::execution::context::SessionContext;
 use serde::{Deserialize, Serialize};
 
 use super::JobDefinition;
-use super::log::JobLog;
+use super::job_log::JobLog;
 use super::query::JobQuery;
 use super::session::JobSession;
 use super::splits::{Cut, SMALLEST, Split, Work, work};
 use super::state::{FORMAT, Generation, InputFile, JobAction, JobState, RunModel, SplitKey};
+use super::target::Target;
 use crate::catalog::ModelPin;
 use crate::error::{Result, bail, error};
 use crate::runtime::PredictRuntime;
-use crate::storage::journal::Formatted;
+use crate::storage::journal::{Formatted, now};
 
 /// Why a run is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +32,7 @@ pub enum RunReason {
 }
 
 impl RunReason {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::New => "run",
             Self::Full => "full",
@@ -44,6 +46,8 @@ impl RunReason {
 pub(super) struct RunPlan {
     format: u32,
     pub definition: Arc<JobDefinition>,
+    /// When it began: what `now()` is in its query.
+    at: i64,
     pins: Vec<ModelPin>,
     pub splits: Vec<Split>,
     pub retires: Vec<SplitKey>,
@@ -80,6 +84,13 @@ pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunRea
             return Err(error!(UnknownJob, "unknown job '{}'", log.name()).into());
         };
         if let Some(active) = &state.active {
+            if active.stopped.is_some() || active.published.is_some() {
+                // All that is left is to put files in their place.
+                let plan = read(log, &active.plan).await?;
+                let target = Target::open(context, &plan.definition)?;
+                super::finish::conclude(log, active.run, &plan, &target).await?;
+                continue;
+            }
             if let Some(entered) = join(context, log, active.run, &active.plan).await? {
                 return Ok(entered);
             }
@@ -89,15 +100,19 @@ pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunRea
         let snapshot = runtime.catalog().snapshot();
         let cores = context.state().config().target_partitions();
         let partitions = if definition.options.one_split { cores } else { 1 };
-        let session = JobSession::new(context, snapshot.clone(), &definition.tables, partitions).await?;
-        let query = JobQuery::plan(session, &definition).await?;
-        let fingerprint = query.fingerprint(&definition);
+        let at = now();
+        let session = JobSession::new(context, snapshot.clone(), &definition.tables, partitions, at).await?;
+        let mut query = JobQuery::plan(session, &definition).await?;
+        let definition = Arc::new(definition.with_columns(&query.schema())?); // a model may give another type now
+        let names: BTreeSet<_> = query.models.iter().map(|model| model.name()).collect();
+        let pins: Vec<ModelPin> = names.into_iter().map(|name| snapshot.pin(name)).collect::<Result<_>>()?;
+        let fingerprint = query.fingerprint(&definition, &pins);
         let (generation, before) = generation_of(&state, &fingerprint, reason);
         let again = |key: &SplitKey| {
             reason == RunReason::Retry && before.splits.get(key).is_some_and(|split| split.has_errors())
         };
         let one_split = definition.options.one_split;
-        let inputs = if one_split { query.lookups() } else { query.inputs() };
+        let inputs = if one_split { query.lookups().to_vec() } else { query.inputs() };
         let workers = definition.options.workers.unwrap_or(cores);
         let cut = Cut {
             size: definition.options.split_size,
@@ -106,13 +121,13 @@ pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunRea
             one_split,
         };
         let Work { splits, retires } = work(&inputs, &before, again, cut);
-        let names: std::collections::BTreeSet<_> = query.models.iter().map(|model| model.name()).collect();
         let plan = RunPlan {
             format: FORMAT,
-            pins: names.into_iter().map(|name| snapshot.pin(name)).collect::<Result<_>>()?,
+            at,
+            pins,
             splits,
             retires,
-            lookups: if one_split { vec![] } else { query.lookups() },
+            lookups: query.lookups().to_vec(),
             definition: definition.clone(),
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -133,14 +148,24 @@ pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunRea
                 }
                 let run = state.last_run + 1;
                 let (plan, fingerprint, reason) = (id.clone(), fingerprint.clone(), reason.as_str().to_owned());
-                let models = models.clone();
-                Ok(vec![JobAction::Start { run, plan, generation, fingerprint, splits, held, reason, models }])
+                let (models, definition) = (models.clone(), definition.clone());
+                Ok(vec![JobAction::Start {
+                    run,
+                    plan,
+                    generation,
+                    fingerprint,
+                    definition,
+                    splits,
+                    held,
+                    reason,
+                    models,
+                }])
             }
         };
         let state = log.commit(start).await?;
         match &state.active {
             Some(active) if active.plan == id => {
-                pin(&query, &plan);
+                fix(&mut query, &plan);
                 return Ok(Entered { run: active.run, plan: Arc::new(plan), query, joined: false });
             }
             _ => continue,
@@ -186,10 +211,10 @@ async fn join(context: &SessionContext, log: &JobLog, run: u64, id: &str) -> DFR
     let cores = context.state().config().target_partitions();
     let partitions = if plan.definition.options.one_split { cores } else { 1 };
     let query = async {
-        let session = JobSession::new(context, Arc::new(pinned?), &plan.definition.tables, partitions).await?;
+        let session = JobSession::new(context, Arc::new(pinned?), &plan.definition.tables, partitions, plan.at).await?;
         JobQuery::plan(session, &plan.definition).await
     };
-    let query = match query.await {
+    let mut query = match query.await {
         Ok(query) => query,
         Err(cause) => {
             let ours = crate::error::Error::find(&cause);
@@ -203,11 +228,11 @@ async fn join(context: &SessionContext, log: &JobLog, run: u64, id: &str) -> DFR
             return Err(cause);
         }
     };
-    pin(&query, &plan);
+    fix(&mut query, &plan);
     Ok(Some(Entered { run, plan: Arc::new(plan), query, joined: true }))
 }
 
-fn pin(query: &JobQuery, plan: &RunPlan) {
-    query.pin(plan.splits.iter().flat_map(|split| split.inputs.iter().cloned()));
-    query.pin(plan.lookups.iter().cloned());
+/// The inputs are those of the plan from now on.
+fn fix(query: &mut JobQuery, plan: &RunPlan) {
+    query.fix(plan.splits.iter().flat_map(|split| split.inputs.iter().cloned()), plan.lookups.clone());
 }

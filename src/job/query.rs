@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result as DFResult, exec_err};
+use datafusion::common::{DataFusionError, Result as DFResult, exec_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -18,15 +18,16 @@ use datafusion_predict_udfs::{ModelFunction, OnFailure};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
-use super::cut::cut_query;
 use super::input_table::{InputScan, ScanRole, file_range, input_file};
+use super::score::Failure;
 use super::session::JobSession;
 use super::set_aside::{SetAsideExec, SetAsideRows};
+use super::splittable::cut_query;
 use super::state::InputFile;
 use super::tap::{Passed, TapExec};
 use super::{JobDefinition, OnRowError};
-use crate::catalog::ModelHandle;
-use crate::error::{Result, bail, error};
+use crate::catalog::{ModelHandle, ModelPin};
+use crate::error::{Error, Result, bail, error};
 use crate::plan::{LoadModelsExec, PredictExec};
 use crate::registry::RegisteredModel;
 use crate::storage::hex;
@@ -34,6 +35,7 @@ use crate::storage::hex;
 /// The files of one scan of the query.
 #[derive(Debug, Clone)]
 struct ScanFiles {
+    store: ObjectStoreUrl,
     files: HashMap<String, PartitionedFile>,
     reads_ranges: bool,
 }
@@ -63,7 +65,9 @@ pub(super) struct JobQuery {
     template: tokio::sync::Mutex<Template>,
     schema: SchemaRef,
     split: BTreeMap<usize, ScanFiles>,
-    whole: Vec<(ObjectStoreUrl, InputFile)>,
+    whole: BTreeMap<usize, ScanFiles>,
+    /// The files of the tables that are read whole, as the run has fixed them.
+    lookups: Vec<InputFile>,
     /// The models that it calls.
     pub models: Vec<Arc<ModelHandle>>,
     pub session: JobSession,
@@ -77,39 +81,35 @@ impl JobQuery {
         let plan = session.plan(&definition.query).await?;
         let models = models_of(&plan)?;
         let plan = cut_query(plan, definition.options.one_split)?;
-        let state = session.context.state();
+        let state = session.state();
         let query = state.optimize(&plan)?;
         let on_row_error = definition.options.on_row_error;
         let template = physical(&session, &query, on_row_error).await?;
-        let mut split = BTreeMap::new();
-        let mut whole = vec![];
+        let (mut split, mut whole) = (BTreeMap::new(), BTreeMap::new());
         template.apply(|plan| {
-            let Some(scan) = InputScan::of(plan) else { return Ok(TreeNodeRecursion::Continue) };
-            match scan.role {
-                ScanRole::Split(number) => {
-                    let files = scan.files().map(|file| (file.object_meta.location.to_string(), file.clone()));
-                    let files = ScanFiles { files: files.collect(), reads_ranges: scan.reads_ranges() };
-                    split.insert(number, files);
-                }
-                ScanRole::Whole => {
-                    whole.extend(scan.files().map(|file| (scan.store().clone(), input_file(0, file))));
-                }
+            if let Some(scan) = InputScan::of(plan) {
+                let files = scan.files().map(|file| (file.object_meta.location.to_string(), file.clone())).collect();
+                let files = ScanFiles { store: scan.store().clone(), files, reads_ranges: scan.reads_ranges() };
+                match scan.role {
+                    ScanRole::Split(number) => split.insert(number, files),
+                    ScanRole::Whole(number) => whole.insert(number, files),
+                };
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        whole.sort_by(|(a, x), (b, y)| (a.as_str(), &x.path).cmp(&(b.as_str(), &y.path)));
-        whole.dedup();
+        let lookups = files_of(&whole);
         let task = Arc::new(TaskContext::from(&state));
         let schema = template.schema();
         let template = tokio::sync::Mutex::new(Template::new(template));
-        Ok(Self { query, on_row_error, template, schema, split, whole, models, session, task })
+        Ok(Self { query, on_row_error, template, schema, split, whole, lookups, models, session, task })
     }
 
     pub(super) fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
-    async fn template(&self) -> DFResult<Arc<dyn ExecutionPlan>> {
+    /// A copy of the plan of the whole query.
+    pub(super) async fn template(&self) -> DFResult<Arc<dyn ExecutionPlan>> {
         let mut template = self.template.lock().await;
         if template.copies == 0 {
             *template = Template::new(physical(&self.session, &self.query, self.on_row_error).await?);
@@ -120,15 +120,12 @@ impl JobQuery {
 
     /// The files that are split between splits, in the order of their paths.
     pub(super) fn inputs(&self) -> Vec<InputFile> {
-        let files = self.split.iter().flat_map(|(scan, of)| of.files.values().map(|file| input_file(*scan, file)));
-        let mut files: Vec<_> = files.collect();
-        files.sort_by(|a, b| (a.scan, &a.path).cmp(&(b.scan, &b.path)));
-        files
+        files_of(&self.split)
     }
 
     /// The files that each split reads whole.
-    pub(super) fn lookups(&self) -> Vec<InputFile> {
-        self.whole.iter().map(|(_, file)| file.clone()).collect()
+    pub(super) fn lookups(&self) -> &[InputFile] {
+        &self.lookups
     }
 
     /// Whether parts of all split files can be read on their own.
@@ -136,17 +133,21 @@ impl JobQuery {
         self.split.values().all(|scan| scan.reads_ranges)
     }
 
-    /// From now on these files are read in these versions.
-    pub(super) fn pin(&self, files: impl IntoIterator<Item = InputFile>) {
-        for file in files {
-            if let Some(etag) = file.etag {
-                self.session.pins.pin(Path::from(file.path), etag);
+    /// From now on these files are read in these versions, and no others.
+    pub(super) fn fix(&mut self, inputs: impl IntoIterator<Item = InputFile>, lookups: Vec<InputFile>) {
+        let pin = |scans: &BTreeMap<usize, ScanFiles>, file: &InputFile| {
+            let Some((scan, etag)) = scans.get(&file.scan).zip(file.etag.clone()) else { return };
+            if let Ok(path) = Path::parse(&file.path) {
+                self.session.pins.pin(scan.store.as_ref(), path, etag);
             }
-        }
+        };
+        inputs.into_iter().for_each(|file| pin(&self.split, &file));
+        lookups.iter().for_each(|file| pin(&self.whole, file));
+        self.lookups = lookups;
     }
 
     /// What the output depends on, beside the split files: the query, the models, the tables that are read whole.
-    pub(super) fn fingerprint(&self, definition: &JobDefinition) -> String {
+    pub(super) fn fingerprint(&self, definition: &JobDefinition, pins: &[ModelPin]) -> String {
         let mut hash = Sha256::new();
         let mut add = |part: &str| {
             hash.update((part.len() as u64).to_le_bytes());
@@ -162,9 +163,12 @@ impl JobQuery {
             add(model.label());
             add(&json(serde_json::to_string(model.record())));
         }
+        for pin in pins {
+            add(&json(serde_json::to_string(&pin.traffic)));
+        }
         if options.on_lookup_change == super::OnLookupChange::Rescore && !options.one_split {
-            for (store, file) in &self.whole {
-                add(store.as_str());
+            for file in &self.lookups {
+                add(self.whole.get(&file.scan).map_or("", |scan| scan.store.as_str()));
                 add(&json(serde_json::to_string(&InputFile { modified: 0, ..file.clone() })));
                 if file.etag.is_none() {
                     add(&file.modified.to_string());
@@ -178,24 +182,35 @@ impl JobQuery {
     ///
     /// # Errors
     /// A file that is not there any more.
-    pub(super) async fn restricted(&self, inputs: &[InputFile]) -> Result<SplitPlan> {
-        let mut by_scan: BTreeMap<usize, Vec<PartitionedFile>> = BTreeMap::new();
-        let split = inputs.iter().filter(|_| !self.split.is_empty()); // one split reads all tables whole
-        for input in split {
-            by_scan.entry(input.scan).or_default().push(self.file(input)?);
-        }
-        let unplanned = |cause| error!(InvalidJob, "a split can't be planned").with_source(cause);
-        let template = self.template().await.map_err(unplanned)?;
-        let (mut set_aside, mut counted) = (vec![], vec![]);
+    pub(super) fn restricted(
+        &self,
+        template: Arc<dyn ExecutionPlan>,
+        inputs: &[InputFile],
+    ) -> Result<SplitPlan, Failure> {
+        let by_scan = |scans: &BTreeMap<usize, ScanFiles>, inputs: &[InputFile]| {
+            let mut files: BTreeMap<usize, Vec<PartitionedFile>> = BTreeMap::new();
+            for input in inputs {
+                files.entry(input.scan).or_default().push(file_of(scans, input)?);
+            }
+            Ok::<_, Error>(files)
+        };
+        // One split reads all tables whole.
+        let own = if self.split.is_empty() { &[] } else { inputs };
+        let mut own = by_scan(&self.split, own).map_err(Failure::Input)?;
+        let mut whole = by_scan(&self.whole, &self.lookups).map_err(Failure::Final)?;
+        let (mut set_aside, mut counted, mut lookups) = (vec![], vec![], vec![]);
         let plan = template.transform_up(|plan| {
             if let Some(scan) = InputScan::of(&plan) {
-                let ScanRole::Split(number) = scan.role else { return Ok(Transformed::no(plan)) };
-                let Some(files) = by_scan.remove(&number) else {
+                let (files, taps) = match scan.role {
+                    ScanRole::Split(number) => (own.remove(&number), &mut counted),
+                    ScanRole::Whole(number) => (whole.remove(&number), &mut lookups),
+                };
+                let Some(files) = files else {
                     let nothing: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(plan.schema()));
                     return Ok(Transformed::yes(nothing));
                 };
                 let (tap, passed) = TapExec::new(scan.restricted(files));
-                counted.push(passed);
+                taps.push(passed);
                 return Ok(Transformed::yes(Arc::new(tap) as Arc<dyn ExecutionPlan>));
             }
             if let Some(exec) = plan.downcast_ref::<SetAsideExec>() {
@@ -205,25 +220,36 @@ impl JobQuery {
             }
             Ok(Transformed::no(plan))
         });
+        let unplanned = |cause| Failure::Final(error!(InvalidJob, "a split can't be planned").with_source(cause));
         let plan = plan.map_err(unplanned)?.data;
-        if !by_scan.is_empty() {
-            bail!(Unreadable, "the files of a table are not there any more");
+        // A table whose files are all gone is no scan any more.
+        if !own.is_empty() || !whole.is_empty() {
+            let gone = error!(Unreadable, "the files of a table are not there any more");
+            return Err(if own.is_empty() { Failure::Final(gone) } else { Failure::Input(gone) });
         }
-        Ok(SplitPlan { plan, set_aside, counted })
+        Ok(SplitPlan { plan, set_aside, counted, lookups })
     }
+}
 
-    /// The file of an input, in the version that the run has fixed.
-    fn file(&self, input: &InputFile) -> Result<PartitionedFile> {
-        let scan = self.split.get(&input.scan);
-        let gone = || error!(Unreadable, "'{}' is not there any more", input.path);
-        let listed = scan.and_then(|scan| scan.files.get(&input.path)).ok_or_else(gone)?;
-        if !input_file(input.scan, listed).is_same_file(input) {
-            bail!(Unreadable, "'{}' has changed since the run began", input.path);
-        }
-        let mut file = listed.clone();
-        file.range = input.range.map(file_range);
-        Ok(file)
+/// The files of some scans, in the order of their paths.
+fn files_of(scans: &BTreeMap<usize, ScanFiles>) -> Vec<InputFile> {
+    let files = scans.iter().flat_map(|(scan, of)| of.files.values().map(|file| input_file(*scan, file)));
+    let mut files: Vec<_> = files.collect();
+    files.sort_by(|a, b| (a.scan, &a.path).cmp(&(b.scan, &b.path)));
+    files
+}
+
+/// The file of an input, in the version that the run has fixed.
+fn file_of(scans: &BTreeMap<usize, ScanFiles>, input: &InputFile) -> Result<PartitionedFile> {
+    let scan = scans.get(&input.scan);
+    let gone = || error!(Unreadable, "'{}' is not there any more", input.path);
+    let listed = scan.and_then(|scan| scan.files.get(&input.path)).ok_or_else(gone)?;
+    if !input_file(input.scan, listed).is_same_file(input) {
+        bail!(Unreadable, "'{}' has changed since the run began", input.path);
     }
+    let mut file = listed.clone();
+    file.range = input.range.map(file_range);
+    Ok(file)
 }
 
 /// The plan of one split.
@@ -232,9 +258,15 @@ pub(super) struct SplitPlan {
     /// Where its rows go that models refuse.
     pub set_aside: Vec<Arc<SetAsideRows>>,
     counted: Vec<Arc<Passed>>,
+    lookups: Vec<Arc<Passed>>,
 }
 
 impl SplitPlan {
+    /// The error of a table that is read whole, if that is why the split has failed.
+    pub(super) fn lookup_error(&self) -> Option<Arc<DataFusionError>> {
+        self.lookups.iter().find_map(|passed| passed.error())
+    }
+
     /// Rows that were read of the split's own files.
     pub(super) fn rows_in(&self) -> u64 {
         self.counted.iter().map(|passed| passed.rows()).sum()
@@ -260,7 +292,7 @@ async fn physical(
     query: &LogicalPlan,
     on_row_error: OnRowError,
 ) -> DFResult<Arc<dyn ExecutionPlan>> {
-    let state = session.context.state();
+    let state = session.state();
     tolerant(state.query_planner().create_physical_plan(query, &state).await?, on_row_error)
 }
 

@@ -44,7 +44,7 @@ pub(super) struct SplitScorer {
 
 /// What went wrong with a split.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// It may pass.
     Transient(Error),
     /// Input that can't be read.
@@ -94,6 +94,7 @@ impl SplitScorer {
             bytes_read: 0,
             bytes_written: 0,
             attempts: 0,
+            sums: Default::default(),
         };
         let clock = Instant::now();
         let sets_aside = self.definition.options.on_file_error == OnFileError::SetAside;
@@ -140,8 +141,12 @@ impl SplitScorer {
         let mut attempt = 0;
         loop {
             record.attempts += 1;
-            let failure = match self.attempt(part, inputs, record).await {
-                Ok(()) => return Ok(()),
+            let mut trial = record.clone(); // what a failed attempt has counted does not count
+            let failure = match self.attempt(part, inputs, &mut trial).await {
+                Ok(()) => {
+                    *record = trial;
+                    return Ok(());
+                }
                 Err(failure) => failure,
             };
             let Failure::Transient(error) = failure else { return Err(failure) };
@@ -155,7 +160,12 @@ impl SplitScorer {
     }
 
     async fn attempt(&self, part: usize, inputs: &[InputFile], record: &mut SplitRecord) -> Result<(), Failure> {
-        let restricted = self.query.restricted(inputs).await.map_err(Failure::Input)?;
+        let template = self.query.template().await;
+        let template = template.map_err(|cause| match Error::find(&cause) {
+            Some(ours) => Failure::Final(ours.clone()),
+            None => Failure::Transient(error_of(&cause)), // tables are listed for it
+        })?;
+        let restricted = self.query.restricted(template, inputs)?;
         let attempt = uuid::Uuid::new_v4().simple().to_string();
         let staged = format!("{}-{}", record.split, &attempt[..12]);
         let partitioned = !self.definition.partition_by.is_empty();
@@ -191,7 +201,12 @@ impl SplitScorer {
             None => written.await,
         };
         if let Err(error) = outcome {
-            self.forget(&path, partitioned).await;
+            self.target.forget(&path).await;
+            // What each split reads whole is no fault of the split's files.
+            if let Some(cause) = restricted.lookup_error() {
+                let error = error!(RunFailed, "a table that is read whole can't be read").with_source(error_of(&cause));
+                return Err(if may_pass(cause.as_ref()) { Failure::Transient(error) } else { Failure::Final(error) });
+            }
             return Err(match passed.error() {
                 Some(source) => of_query(source.as_ref()),
                 None => of_writing(&error, &self.target.url_of(&path)),
@@ -199,7 +214,7 @@ impl SplitScorer {
         }
         let mut files = vec![];
         if passed.rows() == 0 {
-            self.forget(&path, partitioned).await;
+            self.target.forget(&path).await;
         } else {
             let fatal = Failure::Final;
             let there = if partitioned {
@@ -234,6 +249,10 @@ impl SplitScorer {
         record.files.append(&mut files);
         record.rows_in += restricted.rows_in();
         record.rows_out += passed.rows();
+        for (column, (sum, count)) in passed.sums() {
+            let entry = record.sums.entry(column).or_default();
+            *entry = (entry.0 + sum, entry.1 + count);
+        }
         record.model_seconds += restricted.model_seconds();
         record.bytes_read += self.query.session.pins.take_bytes_read();
         Ok(())
@@ -273,15 +292,6 @@ impl SplitScorer {
         };
         let state = self.query.session.context.state();
         self.format.create_writer_physical_plan(input, &state, config, None).await
-    }
-
-    /// Removes what an attempt has written.
-    async fn forget(&self, path: &Path, partitioned: bool) {
-        if partitioned {
-            self.target.remove(path, |_| true).await;
-        } else {
-            let _ = self.target.store.delete(path).await;
-        }
     }
 
     /// The name of an output file: that of the first input, and what tells it from all others.

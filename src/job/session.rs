@@ -6,14 +6,15 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
 };
 use datafusion::common::Result as DFResult;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion_predict_udfs::{ModelResolver, all_functions};
 
 use super::definition::TableDefinition;
+use super::output_store::timestamp;
 use super::stores::{JobStores, Pins};
 use super::tables;
 use crate::catalog::CatalogSnapshot;
@@ -28,6 +29,8 @@ pub(super) struct JobSession {
     pub context: SessionContext,
     pub pins: Arc<Pins>,
     runtime: Arc<PredictRuntime>,
+    /// What `now()` is: the start of the run, in microseconds since 1970.
+    at: i64,
 }
 
 impl JobSession {
@@ -38,6 +41,7 @@ impl JobSession {
         snapshot: Arc<CatalogSnapshot>,
         tables: &[TableDefinition],
         partitions: usize,
+        at: i64,
     ) -> DFResult<Self> {
         let runtime = PredictRuntime::of_session(context)?;
         let state = context.state();
@@ -53,6 +57,7 @@ impl JobSession {
         options.execution.target_partitions = partitions;
         options.execution.collect_statistics = false; // each file would be looked into before the first is scored
         options.optimizer.repartition_file_scans = false; // files are cut into splits instead
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false; // copies of a plan would share what one has seen
         let defaults = options.catalog.clone();
         let catalogs = MemoryCatalogProviderList::new();
         let catalog = MemoryCatalogProvider::new();
@@ -67,12 +72,19 @@ impl JobSession {
         builder.scalar_functions().get_or_insert_default().extend(all_functions(&resolver));
         let session = SessionContext::new_with_state(builder.build());
         tables::register(&session, tables).await?;
-        Ok(Self { context: session, pins, runtime })
+        Ok(Self { context: session, pins, runtime, at })
+    }
+
+    /// The state that its plans are made with.
+    pub(super) fn state(&self) -> SessionState {
+        let mut state = self.context.state();
+        state.execution_props_mut().query_execution_start_time = timestamp(self.at);
+        state
     }
 
     /// The plan of a query, whose calls hold on to the versions of the session's models.
     pub(super) async fn plan(&self, query: &str) -> DFResult<LogicalPlan> {
-        let state = self.context.state();
+        let state = self.state();
         let dialect = state.config_options().sql_parser.dialect;
         let statement = state.sql_to_statement(query, &dialect)?;
         let engine = PredictConfig::of(state.config_options()).engine;

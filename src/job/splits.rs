@@ -176,10 +176,11 @@ mod tests {
                 bytes_read: 0,
                 bytes_written: 0,
                 attempts: 1,
+                sums: BTreeMap::new(),
             };
             (SplitKey(1, i as u32), Arc::new(record))
         });
-        Generation { fingerprint: String::new(), splits: records.collect(), published: true }
+        Generation { fingerprint: String::new(), definition: None, splits: records.collect(), published: true }
     }
 
     fn shape(splits: &[Split]) -> Vec<String> {
@@ -244,11 +245,12 @@ mod tests {
     #[test]
     fn splits_keep_all_cores_busy() {
         let files: Vec<_> = (0..64).map(|i| file(&format!("{i:02}"), 10 << 20)).collect();
-        let splits = work(&files, &Generation::default(), |_| false, Cut { size: None, ..cut(1) }).splits;
-        assert_eq!(splits.len(), 64);
-        let whole = Cut { smallest_part: None, ..cut(1) };
-        assert_eq!(work(&files, &Generation::default(), |_| false, whole).splits.len(), 64);
-        let parts = Cut { smallest_part: Some(5 << 20), ..cut(1) };
-        assert_eq!(work(&files, &Generation::default(), |_| false, parts).splits.len(), 128);
+        let splits = |cut: Cut| work(&files, &Generation::default(), |_| false, cut).splits.len();
+        let fair = Cut { size: None, ..cut(1) };
+        assert_eq!(splits(fair), 32); // of 20 MB
+        let many = Cut { cores: 16, ..fair };
+        assert_eq!(splits(many), 256); // of 2.5 MB
+        assert_eq!(splits(Cut { smallest_part: Some(5 << 20), ..many }), 128);
+        assert_eq!(splits(Cut { smallest_part: None, ..many }), 64);
     }
 }

@@ -53,6 +53,8 @@ pub(super) enum JobAction {
         generation: u64,
         /// What its output depends on beside the inputs: the query and its models.
         fingerprint: String,
+        /// The job, with the columns that its query gives now.
+        definition: Arc<JobDefinition>,
         splits: u32,
         /// Whether all that it scores is published at its end.
         held: bool,
@@ -60,7 +62,7 @@ pub(super) enum JobAction {
         reason: String,
         models: Vec<RunModel>,
     },
-    /// A split is scored, and its files are where readers find them.
+    /// A split is scored, and its files are on their way to where readers look.
     Finish { run: u64, split: Box<SplitRecord> },
     /// What the run has scored is published, and what it takes the place of is not any more.
     Publish { run: u64, retires: Vec<SplitKey> },
@@ -210,6 +212,9 @@ pub struct SplitRecord {
     pub bytes_written: u64,
     /// How often it was tried.
     pub attempts: u32,
+    /// Of each column of floats that was written: the sum of its numbers, and how many they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sums: BTreeMap<String, (f64, u64)>,
 }
 
 impl SplitRecord {
@@ -222,6 +227,9 @@ impl SplitRecord {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Generation {
     pub fingerprint: String,
+    /// The job as it was then: which columns the output has, in which format and folders.
+    #[serde(default)]
+    pub definition: Option<Arc<JobDefinition>>,
     /// What was scored, each with its files.
     #[serde(with = "pairs")]
     pub splits: BTreeMap<SplitKey, Arc<SplitRecord>>,
@@ -297,6 +305,9 @@ pub struct RunSummary {
     pub split_seconds: f64,
     /// Seconds that the models computed, over all cores.
     pub model_seconds: f64,
+    /// The mean of each column of floats that was written, NULL, NaN and infinities aside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub means: BTreeMap<String, f64>,
     /// The file of its plan, which holds its query, models and inputs.
     pub(super) plan: String,
 }
@@ -312,6 +323,9 @@ pub(crate) struct JobState {
     pub definition: Option<Arc<JobDefinition>>,
     pub created_at: i64,
     pub created_by: String,
+    /// What stands in the folders of this job's outputs, also after it was dropped and made again.
+    #[serde(default)]
+    pub owner: Option<String>,
     pub last_run: u64,
     pub last_generation: u64,
     pub generations: BTreeMap<u64, Arc<Generation>>,
@@ -326,6 +340,12 @@ impl JobState {
     pub(crate) fn output(&self) -> impl Iterator<Item = &OutputFile> {
         let generation = self.published.and_then(|generation| self.generations.get(&generation));
         generation.into_iter().flat_map(|generation| generation.splits.values()).flat_map(|split| &split.files)
+    }
+
+    /// The job as it was when the output was written that readers see.
+    pub(crate) fn written_as(&self) -> Option<Arc<JobDefinition>> {
+        let generation = self.published.and_then(|generation| self.generations.get(&generation));
+        generation.and_then(|generation| generation.definition.clone())
     }
 
     /// Takes over the next commit.
@@ -361,6 +381,7 @@ impl JobState {
                 if self.definition.is_none() {
                     (self.created_at, self.created_by) = (commit.at, commit.by.clone());
                 }
+                self.owner = Some(definition.owner.clone()).filter(|owner| !owner.is_empty());
                 self.definition = Some(Arc::new(definition.as_ref().clone()));
             }
             JobAction::Drop {} => {
@@ -370,7 +391,7 @@ impl JobState {
                 self.active = None;
                 self.runs.clear();
             }
-            JobAction::Start { run, plan, generation, fingerprint, splits, held, reason, models } => {
+            JobAction::Start { run, plan, generation, fingerprint, definition, splits, held, reason, models } => {
                 if self.active.is_some() || *run != self.last_run + 1 || self.definition.is_none() {
                     return None;
                 }
@@ -380,6 +401,7 @@ impl JobState {
                 let entry = self.generations.entry(*generation).or_default();
                 let entry = Arc::make_mut(entry);
                 entry.fingerprint.clone_from(fingerprint);
+                entry.definition = Some(definition.clone());
                 // A first fill is seen as it grows, unless it is to be checked.
                 if first && !*held {
                     entry.published = true;
@@ -489,7 +511,15 @@ impl ActiveRun {
     pub(crate) fn summary(&self, status: RunStatus, error: Option<String>, ended_at: i64) -> RunSummary {
         let sum = |value: fn(&SplitRecord) -> u64| self.done.values().map(|split| value(split)).sum::<u64>();
         let seconds = |value: fn(&SplitRecord) -> f64| self.done.values().fold(0.0, |sum, split| sum + value(split));
+        let mut sums: BTreeMap<&str, (f64, u64)> = BTreeMap::new();
+        for (column, (sum, count)) in self.done.values().flat_map(|split| &split.sums) {
+            let entry = sums.entry(column).or_default();
+            *entry = (entry.0 + sum, entry.1 + count);
+        }
+        let means = sums.into_iter().filter(|(_, (_, count))| *count > 0);
+        let means = means.map(|(column, (sum, count))| (column.to_owned(), sum / count as f64)).collect();
         RunSummary {
+            means,
             run: self.run,
             reason: self.reason.clone(),
             status,

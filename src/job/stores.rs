@@ -26,15 +26,15 @@ use crate::storage::{StorageOptions, open_store};
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     /// The versions of the files that the run has fixed.
-    etags: RwLock<HashMap<Path, String>>,
+    etags: RwLock<HashMap<(String, Path), String>>,
     /// Bytes that were read.
     read: AtomicU64,
 }
 
 impl Pins {
-    /// From now on the file at `path` is read in the version `etag`, or not at all.
-    pub(super) fn pin(&self, path: Path, etag: String) {
-        self.etags.write().unwrap_or_else(PoisonError::into_inner).insert(path, etag);
+    /// From now on the file at `path` of the store at `url` is read in the version `etag`, or not at all.
+    pub(super) fn pin(&self, url: &Url, path: Path, etag: String) {
+        self.etags.write().unwrap_or_else(PoisonError::into_inner).insert((key(url), path), etag);
     }
 
     /// Bytes that were read since the last call.
@@ -42,8 +42,9 @@ impl Pins {
         self.read.swap(0, Ordering::Relaxed)
     }
 
-    fn etag(&self, path: &Path) -> Option<String> {
-        self.etags.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    fn etag(&self, store: &str, path: &Path) -> Option<String> {
+        let etags = self.etags.read().unwrap_or_else(PoisonError::into_inner);
+        etags.get(&(store.to_owned(), path.clone())).cloned()
     }
 }
 
@@ -62,7 +63,8 @@ impl JobStores {
     }
 
     fn wrap(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-        let store: Arc<dyn ObjectStore> = Arc::new(PinnedStore { inner: store, pins: self.pins.clone() });
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(PinnedStore { inner: store, pins: self.pins.clone(), key: key(url) });
         self.wrapped.write().unwrap_or_else(PoisonError::into_inner).insert(key(url), store.clone());
         store
     }
@@ -97,6 +99,8 @@ fn key(url: &Url) -> String {
 struct PinnedStore {
     inner: Arc<dyn ObjectStore>,
     pins: Arc<Pins>,
+    /// Tells the stores of a run apart.
+    key: String,
 }
 
 impl Debug for PinnedStore {
@@ -127,7 +131,7 @@ impl ObjectStore for PinnedStore {
 
     async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
         if options.if_match.is_none() {
-            options.if_match = self.pins.etag(location);
+            options.if_match = self.pins.etag(&self.key, location);
         }
         let head = options.head;
         let mut got = self.inner.get_opts(location, options).await?;
@@ -195,11 +199,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let inner = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).expect("a store"));
         let pins = Arc::new(Pins::default());
-        let store = PinnedStore { inner: inner.clone(), pins: pins.clone() };
+        let store = PinnedStore { inner: inner.clone(), pins: pins.clone(), key: "s3://lake".to_owned() };
         let path = Path::from("a");
         inner.put(&path, "before".into()).await.expect("written");
         let etag = inner.head(&path).await.expect("there").e_tag.expect("a version");
-        pins.pin(path.clone(), etag);
+        let url = Url::parse("s3://lake/a").expect("a URL");
+        pins.pin(&url, path.clone(), etag);
         assert_eq!(store.get_ranges(&path, &[0..2, 4..6]).await.expect("read"), ["be", "re"]);
         assert!(pins.take_bytes_read() >= 4 && pins.take_bytes_read() == 0);
         inner.put(&path, "after!".into()).await.expect("written");

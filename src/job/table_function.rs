@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::output::JobOutput;
+use super::output_store::OutputStores;
 use super::state::JobState;
 use super::{Job, folder};
 use crate::background;
@@ -29,13 +30,14 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct JobOutputFunction {
     runtime: Arc<PredictRuntime>,
+    stores: Arc<OutputStores>,
 }
 
 impl JobOutputFunction {
     pub(crate) const NAME: &str = "job_output";
 
     pub(crate) fn new(runtime: Arc<PredictRuntime>) -> Self {
-        Self { runtime }
+        Self { runtime, stores: Arc::default() }
     }
 }
 
@@ -50,17 +52,17 @@ impl TableFunctionImpl for JobOutputFunction {
             return plan_err!("{}: a job's name is a string, found {name}", Self::NAME);
         };
         let opened = OPENED.try_with(|opened| opened.get(name).cloned()).ok().flatten();
-        let runtime = self.runtime.clone();
+        let (runtime, stores) = (self.runtime.clone(), self.stores.clone());
         let name = name.clone();
         let output = background::block_on(async move {
             let job = match opened {
                 Some(job) => job,
                 None => Job::open_in(&folder(&runtime)?, &name).await?,
             };
-            let definition = job.log.state().await.definition.clone();
-            match definition {
-                Some(definition) => JobOutput::new(job.log, definition),
-                None => Err(super::log::unknown(&name, &[])),
+            let state = job.log.state().await;
+            match state.written_as().or_else(|| state.definition.clone()) {
+                Some(definition) => JobOutput::new(job.log, definition, stores),
+                None => Err(super::job_log::unknown(&name, &[])),
             }
         })?;
         Ok(Arc::new(output))

@@ -138,14 +138,15 @@ pub(super) async fn register(context: &SessionContext, tables: &[TableDefinition
             }
             TableKind::Files(files) => {
                 let reference = TableReference::full(catalog.as_str(), schema.as_str(), table.as_str());
-                context.register_table(reference, Arc::new(listing_table(context, files)?))?;
+                let table = listing_table(context, &reference, files)?;
+                context.register_table(reference, Arc::new(table))?;
             }
         }
     }
     Ok(())
 }
 
-fn listing_table(context: &SessionContext, files: &FilesDefinition) -> DFResult<ListingTable> {
+fn listing_table(context: &SessionContext, name: &TableReference, files: &FilesDefinition) -> DFResult<ListingTable> {
     let state = context.state();
     let Some(factory) = state.get_file_format_factory(&files.format) else {
         return Err(crate::error::error!(InvalidJob, "the format '{}' is not known here", files.format).into());
@@ -156,7 +157,9 @@ fn listing_table(context: &SessionContext, files: &FilesDefinition) -> DFResult<
     let folders = fields(&files.partition_by)?;
     let folders = folders.into_iter().map(|field| (field.name().clone(), field.data_type().clone())).collect();
     let options = ListingOptions::new(format).with_file_extension(&files.extension).with_table_partition_cols(folders);
-    let urls = files.locations.iter().map(ListingTableUrl::parse).collect::<DFResult<Vec<_>>>()?;
+    // Lists of files are remembered by table and path: two stores may have the same path.
+    let url = |location| Ok(ListingTableUrl::parse(location)?.with_table_ref(name.clone()));
+    let urls = files.locations.iter().map(url).collect::<DFResult<Vec<_>>>()?;
     let config = ListingTableConfig::new_with_multi_paths(urls)
         .with_listing_options(options)
         .with_schema(Arc::new(Schema::new(fields(&files.columns)?)));

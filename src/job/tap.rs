@@ -1,9 +1,12 @@
 //! Stands between a split's query and what writes its rows: counts them, and keeps the query's error apart from those of writing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -16,6 +19,8 @@ use futures::StreamExt;
 #[derive(Debug, Default)]
 pub(super) struct Passed {
     rows: AtomicU64,
+    /// Of each column of floats: its name, the sum of its numbers, and how many they are.
+    sums: Mutex<BTreeMap<String, (f64, u64)>>,
     error: Mutex<Option<Arc<DataFusionError>>>,
 }
 
@@ -24,10 +29,35 @@ impl Passed {
         self.rows.load(Ordering::Relaxed)
     }
 
+    /// Of each column of floats the sum of its numbers, and how many they are.
+    pub(super) fn sums(&self) -> BTreeMap<String, (f64, u64)> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, batch: &RecordBatch) {
+        self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            let (sum, count) = match column.data_type() {
+                DataType::Float32 => finite(column.as_primitive::<Float32Type>().iter().map(|it| it.map(f64::from))),
+                DataType::Float64 => finite(column.as_primitive::<Float64Type>().iter()),
+                _ => continue,
+            };
+            let entry = sums.entry(field.name().clone()).or_default();
+            *entry = (entry.0 + sum, entry.1 + count);
+        }
+    }
+
     /// The error of the query, if it ended with one.
     pub(super) fn error(&self) -> Option<Arc<DataFusionError>> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The sum of the finite numbers, and how many they are.
+fn finite(values: impl Iterator<Item = Option<f64>>) -> (f64, u64) {
+    let finite = values.flatten().filter(|value| value.is_finite());
+    finite.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1))
 }
 
 /// Passes its input's rows through.
@@ -85,7 +115,7 @@ impl ExecutionPlan for TapExec {
         let passed = self.passed.clone();
         let rows = self.input.execute(partition, context)?.map(move |batch| match batch {
             Ok(batch) => {
-                passed.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                passed.count(&batch);
                 Ok(batch)
             }
             Err(error) => {

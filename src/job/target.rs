@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use datafusion::common::Result as DFResult;
 use datafusion::datasource::listing::ListingTableUrl;
@@ -17,7 +18,7 @@ use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::JobDefinition;
 use super::definition::generation_name;
@@ -59,6 +60,33 @@ impl Target {
             is_local: output.scheme() == "file",
             name: definition.target.clone(),
         })
+    }
+
+    /// Makes the output a job's, by a file beside it that says whose it is: `owner`, or whoever the file is made for. Two jobs
+    /// would count their generations alike, and remove each other's files.
+    ///
+    /// # Errors
+    /// An output of another job.
+    pub(super) async fn own(&self, owner: Option<String>) -> Result<String> {
+        let owner = owner.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        let path = below(&self.work, "owner");
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match patience::answer(self.store.put_opts(&path, owner.clone().into(), options)).await {
+            Ok(_) => return Ok(owner),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(cause) => return Err(self.failed("written", &path, cause)),
+        }
+        let there = async { self.store.get(&path).await?.bytes().await };
+        let there = patience::answer(there).await.map_err(|cause| self.failed("read", &path, cause))?;
+        if there == owner.as_bytes() {
+            return Ok(owner);
+        }
+        Err(error!(
+            InvalidJob,
+            "'{}' is the output of another job, or of one of another catalog: choose another folder, or remove '{}' if that job is no more",
+            self.name,
+            self.url_of(&path)
+        ))
     }
 
     /// Where a file of a generation belongs.
@@ -113,16 +141,34 @@ impl Target {
         self.rename(&self.staged(run, &file.staged), &self.place(generation, &file.path)).await
     }
 
-    /// Takes a file out of its generation, if it is still there.
+    /// Takes a file out of its generation. One that is not there any more was taken out by somebody else.
     pub(super) async fn move_out(&self, generation: u64, file: &OutputFile) -> Result<()> {
-        self.rename(&self.place(generation, &file.path), &self.retired(generation, &file.path)).await
+        let to = self.retired(generation, &file.path);
+        self.rename(&self.place(generation, &file.path), &to).await?;
+        // When it was taken out, not when it was written; a store's copy is as old as that already.
+        if let Some(path) = self.local_path(&to) {
+            let touch = move || std::fs::File::options().append(true).open(path)?.set_modified(SystemTime::now());
+            let _ = tokio::task::spawn_blocking(touch).await;
+        }
+        Ok(())
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         match patience::answer(self.store.rename(from, to)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(cause @ object_store::Error::NotFound { .. }) => {
+                // Somebody else has moved it; if not, it is lost, and nobody may take it for moved.
+                let moved = patience::answer(self.store.head(to)).await;
+                moved.map(drop).map_err(|_| self.failed("moved", from, cause))
+            }
             Err(cause) => Err(self.failed("written", to, cause)),
         }
+    }
+
+    /// Removes what an attempt at a split has written.
+    pub(super) async fn forget(&self, path: &Path) {
+        let _ = self.store.delete(path).await;
+        self.remove(path, |_| true).await;
     }
 
     /// The files below a folder.
@@ -148,9 +194,12 @@ impl Target {
     }
 }
 
-/// The path `file`, in which slashes separate folders, below `folder`.
-fn below(folder: &Path, file: &str) -> Path {
-    file.split('/').filter(|part| !part.is_empty()).fold(folder.clone(), |path, part| path.join(part))
+/// The path `file`, in which slashes separate folders, below `folder`. Its parts are as stores have them: characters that a
+/// store does not take are encoded already, as in `country=M%C3%BCnchen`.
+pub(super) fn below(folder: &Path, file: &str) -> Path {
+    let parsed = Path::parse(format!("{folder}/{file}"));
+    // What is no path of a store is found nowhere.
+    parsed.unwrap_or_else(|_| file.split('/').fold(folder.clone(), |path, part| path.join(part)))
 }
 
 /// Removes folders in which there is nothing.

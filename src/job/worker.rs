@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::claims::Claims;
 use super::events::{Events, JobEvent};
-use super::log::JobLog;
+use super::job_log::JobLog;
 use super::plan::RunPlan;
 use super::score::SplitScorer;
 use super::state::{ActiveRun, JobAction, JobState, SplitRecord};
@@ -18,6 +18,9 @@ use crate::error::{Result, error};
 
 /// How often a process that waits for others looks what they have done.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Looks between which it asks whether those are gone who have splits.
+const LOOKS: u32 = 4;
 
 /// A split that was scored, and who wants to know that it is committed.
 type Scored = (SplitRecord, oneshot::Sender<Result<()>>);
@@ -85,6 +88,7 @@ impl Worker {
 
     async fn score_all(&self, workers: usize, sender: &mpsc::UnboundedSender<Scored>) -> Result<()> {
         let mut claimed: HashSet<u32> = HashSet::new();
+        let mut looks = 0;
         let mut state = self.log.refresh().await?;
         loop {
             let Some(active) = self.active(&state).filter(|active| active.stopped.is_none()) else { return Ok(()) };
@@ -94,8 +98,10 @@ impl Worker {
                 return Ok(());
             }
             if free.is_empty() {
-                // All that is left is with others, who may be gone.
-                for split in waiting {
+                // All that is left is with others, who may be gone: that is asked less often than what they have done.
+                looks += 1;
+                let asks = looks % LOOKS == 0;
+                for split in waiting.into_iter().filter(|_| asks) {
                     if self.claims.take_over(&split.to_string()).await? {
                         free.push(split);
                     }
@@ -228,9 +234,7 @@ impl Worker {
             _ => {
                 self.events.send(JobEvent::Lost { split: record.split });
                 for file in &record.files {
-                    let staged = target.staged(self.run, &file.staged);
-                    target.remove(&staged, |_| true).await;
-                    let _ = object_store::ObjectStoreExt::delete(&target.store, &staged).await;
+                    target.forget(&target.staged(self.run, &file.staged)).await;
                 }
             }
         }

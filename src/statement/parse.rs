@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
 use super::alter::{alter_model, comment_on_model, drop_model, rollback_model};
 use super::create::create_model;
-use super::job::job_statement;
+use super::parse_job::job_statement;
 use crate::catalog::{Change, fold_name};
 use crate::job::{CreateJob, RunReason};
 use crate::runtime::CreateModel;

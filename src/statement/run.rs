@@ -10,7 +10,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Statement as Pla
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
-use super::jobs::{self, JobView};
+use super::job_rows::{self, JobView};
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
 use super::{hints, show, tables};
@@ -105,7 +105,7 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         },
         PredictStatement::RunJob { name, reason } => {
             let summary = Job::open(context, &name).await?.run(context, reason).finish().await?;
-            context.read_batch(jobs::job_summary(&name, &summary)?)
+            context.read_batch(job_rows::job_summary(&name, &summary)?)
         }
         PredictStatement::CancelJob { name } => {
             Job::open(context, &name).await?.cancel(context).await?;
@@ -117,11 +117,11 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
         }
         PredictStatement::ShowJobs => {
             let views = JobView::all(&runtime, false).await?;
-            context.read_batch(jobs::overview(&views)?)
+            context.read_batch(job_rows::overview(&views)?)
         }
         PredictStatement::DescribeJob { name } => {
             let job = Job::open(context, &name).await?;
-            context.read_batch(jobs::description(&name, job.state().await?.as_ref())?)
+            context.read_batch(job_rows::description(&name, job.state().await?.as_ref())?)
         }
         PredictStatement::DataFusion(mut statement) => {
             rewrite_tables(&mut statement);

@@ -20,7 +20,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Statement, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::jobs::{self, JobView};
+use super::job_rows::{self, JobView};
 use crate::catalog::{CatalogSnapshot, HistoryEntry, ModelEntry, ModelVersion};
 use crate::registry::LoadedModel;
 use crate::runtime::PredictRuntime;
@@ -128,10 +128,10 @@ impl Kind {
             Self::Features => features(snapshot),
             Self::History => history_rows(history),
             Self::Loaded => loaded(&runtime.registry().loaded()),
-            Self::Jobs => jobs::jobs(jobs),
-            Self::JobRuns => jobs::runs(jobs),
-            Self::JobSplits => jobs::splits(jobs),
-            Self::JobErrors => jobs::errors(jobs),
+            Self::Jobs => job_rows::jobs(jobs),
+            Self::JobRuns => job_rows::runs(jobs),
+            Self::JobSplits => job_rows::splits(jobs),
+            Self::JobErrors => job_rows::errors(jobs),
         }
     }
 }

@@ -19,8 +19,12 @@ pub(super) fn cut_query(plan: LogicalPlan, one_split: bool) -> DFResult<LogicalP
         split_scans(&plan, &mut vec![], &mut split)?;
     }
     let plan = mark(plan, &mut vec![], &split, &mut 0)?;
+    let mut whole = 0;
     let marked = plan.transform_down_with_subqueries(|plan| match plan {
-        LogicalPlan::TableScan(scan) if !is_marked(&scan) => marked(scan, ScanRole::Whole).map(Transformed::yes),
+        LogicalPlan::TableScan(scan) if !is_marked(&scan) => {
+            whole += 1;
+            marked(scan, ScanRole::Whole(whole - 1)).map(Transformed::yes)
+        }
         other => Ok(Transformed::no(other)),
     })?;
     Ok(marked.data)
