@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks jobs watching queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -60,6 +60,13 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 	. benches/environment.sh && environment models tests/models/requirements.txt
 	cd tests/models && "$(CACHE)/venv-models/bin/python" make_matrix.py "$(MATRIX)"
 	MATRIX="$(MATRIX)" cargo test --workspace $(FEATURES) --test equivalence -- --ignored --nocapture
+
+jobs: servers ## jobs of which one process is killed in each run: 100 times in a folder, 20 times on S3
+	JOB_KILLS=100 cargo test --workspace $(FEATURES) --test jobs -- --nocapture killed
+
+watching: ## metrics, dashboard, alerts and logs against a real Prometheus (Debian's package `prometheus`)
+	cargo build --workspace
+	python3 -B tests/watching/watching.py $(CARGO_TARGET_DIR)/debug/datafusion-predict
 
 zoo: runtime ## real models inside published packages, against Python's onnxruntime row by row
 	. benches/environment.sh && environment zoo tests/zoo/requirements.txt

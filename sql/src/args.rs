@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -7,6 +8,8 @@ use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser, Subc
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
 use datafusion_predict::ByteSize;
+
+use crate::logging::LogFormat;
 
 /// SQL with machine-learning models, on Apache DataFusion.
 ///
@@ -69,6 +72,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "8g", env = "DATAFUSION_PREDICT_DOWNLOAD_LIMIT", global = true)]
     pub download_limit: ByteSize,
 
+    /// Where metrics are served over HTTP, such as 127.0.0.1:9464, for Prometheus
+    #[arg(long, value_name = "ADDRESS", env = "DATAFUSION_PREDICT_METRICS", global = true)]
+    pub metrics: Option<SocketAddr>,
+
+    /// How the log is written to standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = "DATAFUSION_PREDICT_LOG_FORMAT", global = true)]
+    pub log_format: LogFormat,
+
     /// Colors in the shell
     #[arg(long, default_value = "auto", value_name = "WHEN")]
     pub color: ColorChoice,
@@ -94,6 +105,8 @@ pub(crate) enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Serve metrics of this process and of the catalog's jobs (--metrics), until it is ended
+    Watch,
 }
 
 /// Where SQL comes from.

@@ -15,7 +15,9 @@ mod credentials;
 mod help;
 mod input;
 mod job;
+mod logging;
 mod message;
+mod metrics;
 mod panics;
 mod print;
 mod progress;
@@ -31,7 +33,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::exec_datafusion_err;
+use datafusion::common::{exec_datafusion_err, exec_err};
 use datafusion::error::Result;
 use datafusion_predict::{ByteSize, ObjectStoreCatalog, PredictRuntime, RunReason};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -50,6 +52,11 @@ const STACK: usize = 64 << 20;
 fn main() -> ExitCode {
     let (args, sources) = args::parse();
     panics::keep_quiet();
+    let job = match &args.action {
+        Some(Action::Run { job, .. }) => Some(job.clone()),
+        _ => None,
+    };
+    logging::start(args.log_format, job);
     let workers = Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let runtimes = workers.and_then(|workers| Ok((workers, Builder::new_current_thread().enable_all().build()?)));
     let (workers, front) = match runtimes {
@@ -91,6 +98,18 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     }
     let predict = Arc::new(predict.build());
     let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
+    let served = match args.metrics {
+        Some(address) => Some(metrics::serve(address, context.clone(), predict.clone(), workers)?),
+        None => None,
+    };
+    if let Some(Action::Watch) = &args.action {
+        let Some(address) = served else {
+            return exec_err!("expected the address where metrics are served: --metrics 127.0.0.1:9464");
+        };
+        eprintln!("metrics are served at http://{address}/metrics");
+        workers.block_on(tokio::signal::ctrl_c())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(Action::Run { job, full, retry_errors, json }) = &args.action {
         let reason = match (full, retry_errors) {
             (true, _) => RunReason::Full,

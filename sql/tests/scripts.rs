@@ -28,6 +28,35 @@ fn irises_are_told_apart() {
 }
 
 #[test]
+fn a_job_scores_what_is_new_and_says_what_could_not_be_read() {
+    let _ = fs::remove_dir_all(root().join("target/nightly")); // of an earlier run, if any
+    let catalog = "target/nightly/catalog";
+    let ran = run(&["-q", "--format", "csv", "--catalog", catalog, "-f", "sql/scripts/nightly.sql"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    for line in [
+        "patients,progression",
+        "492,150.8",
+        "1,done,[progression/1],2,442,442,0",
+        "2,done,[progression/1],0,0,0,0",
+        "3,done with errors,[progression/1],2,50,50,1",
+        "3,[progression/1]",
+    ] {
+        assert!(ran.stdout.lines().any(|printed| printed == line), "{line}: {}", ran.stdout);
+    }
+    let last = run(&["run", "nightly", "--catalog", catalog, "--json"]);
+    assert_eq!(last.code, Some(0), "{last:?}");
+    assert!(last.stdout.contains(r#""rows_in":0"#) && last.stdout.contains(r#""status":"done""#), "{last:?}");
+    let again = run(&["run", "nightly", "--catalog", catalog, "--retry-errors"]);
+    assert_eq!(again.code, Some(3), "{again:?}");
+    assert!(again.stderr.contains("1 files could not be scored: see predict.job_errors"), "{again:?}");
+    let unknown = run(&["run", "nighty", "--catalog", catalog]);
+    assert_eq!(
+        (unknown.code, unknown.stderr.as_str()),
+        (Some(1), "error: unknown job 'nighty'; did you mean 'nightly'?\n")
+    );
+}
+
+#[test]
 fn echo_prints_statements_with_their_comments() {
     let ran = run(&["--echo", "-f", "sql/scripts/iris.sql"]);
     assert!(ran.stderr.contains("-- Two outputs make a struct.\nSELECT predict('iris', {"), "{}", ran.stderr);
