@@ -380,7 +380,8 @@ async fn queries_that_depend_on_all_rows_are_refused_by_name_or_run_as_one_split
     }
     let query = "SELECT b, avg(predict('linear', t.*)) AS p FROM '{in}' t GROUP BY b";
     lake.job(query, "OPTIONS (one_split true)").await;
-    assert_eq!(lake.run().await.splits, 1);
+    let run = lake.run().await;
+    assert_eq!((run.splits, run.rows_in), (1, 200));
     lake.check(query).await;
     assert_eq!(lake.run().await.splits, 0);
     lake.file("f2", 200, 100).await;
@@ -452,6 +453,9 @@ async fn folders_of_partitions_are_read_and_written() {
     let places = walk(&lake.folder.path().join("out/g000001"));
     assert!(places.len() == 14 && places.iter().all(|file| file.contains("country=") && file.contains("b=")));
 
+    let nulls = "CREATE JOB n AS COPY (SELECT id, nullif(b, 3) AS b FROM visits) TO '{nulls}' PARTITIONED BY (b)";
+    lake.sql(nulls).await;
+    assert!(lake.error("RUN JOB n").await.contains("PARTITIONED BY: column 'b' is NULL in a row"));
     lake.sql("DROP JOB j").await;
     lake.sql(
         "CREATE JOB j AS COPY (SELECT id, b FROM visits) TO '{csv}' STORED AS CSV OPTIONS ('format.has_header' true)",
@@ -492,6 +496,14 @@ async fn two_jobs_cannot_write_to_one_folder() {
     lake.run().await;
     let error = lake.error("CREATE JOB k AS COPY (SELECT id FROM '{in}') TO '{out}'").await;
     assert!(error.contains("is the output of another job"), "{error}");
+    // All input gone is more likely a mistake than meant.
+    std::fs::rename(lake.path("in"), lake.path("moved")).expect("moved");
+    std::fs::create_dir(lake.path("in")).expect("a folder");
+    let error = lake.run_for(RunReason::New).await.expect_err("nothing there").to_string();
+    assert!(error.contains("there are no input files any more"), "{error}");
+    std::fs::remove_dir(lake.path("in")).expect("empty");
+    std::fs::rename(lake.path("moved"), lake.path("in")).expect("moved");
+    assert_eq!(lake.run().await.splits, 0);
     // The same job, made again: its generations are counted on.
     lake.sql("DROP JOB j").await;
     lake.job(QUERY, "").await;
@@ -685,6 +697,66 @@ async fn a_file_that_changes_after_the_run_began_is_an_error_of_that_file() {
     assert_eq!(lake.number("SELECT count(*) FROM job_output('j') WHERE id >= 10000").await, 0);
     lake.run().await;
     lake.check(QUERY).await;
+}
+
+/// Files come, change and go, models and options change, runs are interrupted: after each run the output is what the query gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_a_lake_the_output_is_what_the_query_gives() {
+    for seed in 0..4 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let lake = Lake::new().await;
+        let mut next = 0;
+        for _ in 0..5 {
+            lake.file(&format!("f{next}"), next * 100, random.i64(0..50)).await;
+            next += 1;
+        }
+        let clauses = ["", "OPTIONS (split_size 1)", "CHECK (count(*) >= 0)", "OPTIONS (split_size '30k', workers 1)"];
+        lake.job(QUERY, clauses[seed as usize]).await;
+        lake.sql("ALTER JOB j SET (lease '1s')").await;
+        let mut story = vec![];
+        for _ in 0..12 {
+            let files = walk(&lake.folder.path().join("in"));
+            let some = random.choice(&files).cloned();
+            let what = random.u8(0..9);
+            story.push(what);
+            match (what, some) {
+                (0 | 1, _) => {
+                    lake.file(&format!("f{next}"), next * 100, random.i64(0..50)).await;
+                    next += 1;
+                }
+                (2, Some(file)) => {
+                    let name = Path::new(&file).file_stem().expect("a name").to_string_lossy().into_owned();
+                    lake.file(&name, 100_000 + next * 100, random.i64(0..50)).await;
+                    next += 1;
+                }
+                (3, Some(file)) if files.len() > 1 => std::fs::remove_file(file).expect("gone"),
+                (4, _) => {
+                    let sql = format!("{MODEL} OPTIONS (batch_size {})", random.u32(1..100));
+                    lake.sql(&sql).await;
+                }
+                (5, _) => {
+                    let size = random.choice(["1", "2k", "default", "1m"]).expect("one");
+                    lake.sql(&format!("ALTER JOB j SET (split_size '{size}', workers {})", random.u32(1..4))).await;
+                }
+                (6, _) => {
+                    // It may have ended before it is dropped: then there is nothing to resume.
+                    let job = Job::open(&lake.context, "j").await.expect("the job");
+                    let mut run = job.run(&lake.context, RunReason::New);
+                    let _ = run.next().await;
+                    let _ = run.next().await;
+                    drop(run);
+                    lake.run().await; // to its end, with what it began with
+                }
+                (7, _) => drop(lake.run_for(RunReason::Full).await.expect("scored")),
+                _ => drop(lake.run().await),
+            }
+            if what > 3 || random.bool() {
+                let run = lake.run().await;
+                assert_eq!(run.status, RunStatus::Done, "seed {seed}: {story:?}");
+                lake.check(QUERY).await;
+            }
+        }
+    }
 }
 
 /// A store in memory that fails as it is told.

@@ -99,7 +99,15 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     let predict = Arc::new(predict.build());
     let context = workers.block_on(context::build(args, predict.clone(), sql_on_stdin))?;
     let served = match args.metrics {
-        Some(address) => Some(metrics::serve(address, context.clone(), predict.clone(), workers)?),
+        Some(address) => match metrics::serve(address, context.clone(), predict.clone(), workers) {
+            Ok(address) => Some(address),
+            // Another process may serve there: no reason not to run a job.
+            Err(error) if matches!(args.action, Some(Action::Run { .. })) => {
+                eprintln!("warning: {}", message::of(&error));
+                None
+            }
+            Err(error) => return Err(error),
+        },
         None => None,
     };
     if let Some(Action::Watch) = &args.action {

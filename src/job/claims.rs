@@ -71,6 +71,23 @@ impl Claims {
         Ok(())
     }
 
+    /// Gives signs of life as long as `work` takes.
+    pub(super) async fn beat_during<T>(&self, work: impl Future<Output = T>) -> T {
+        let beating = async {
+            loop {
+                tokio::time::sleep(self.period()).await;
+                if let Err(error) = self.beat().await {
+                    log::warn!("job '{}': no sign of life was written: {error}", self.log.name());
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = beating => unreachable!("it has no end"),
+        }
+    }
+
     /// Whether this process is now the first owner of `what`.
     pub(super) async fn claim(&self, what: &str) -> Result<bool> {
         self.log.claim(self.claim_file(what, 0), &self.life.id).await
@@ -150,7 +167,123 @@ fn start_of(process: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use futures::stream::BoxStream;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+        PutOptions, PutPayload, PutResult,
+    };
+
     use super::*;
+    use crate::job::job_log::JobFolder;
+    use crate::storage::StoreFolder;
+
+    /// A store whose clock is an hour ahead of ours.
+    #[derive(Debug, Default)]
+    struct Ahead(InMemory);
+
+    impl std::fmt::Display for Ahead {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a store whose clock is ahead")
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Ahead {
+        async fn put_opts(
+            &self,
+            path: &Path,
+            payload: PutPayload,
+            options: PutOptions,
+        ) -> object_store::Result<PutResult> {
+            self.0.put_opts(path, payload, options).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            path: &Path,
+            options: PutMultipartOptions,
+        ) -> object_store::Result<Box<dyn MultipartUpload>> {
+            self.0.put_multipart_opts(path, options).await
+        }
+
+        async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+            let mut got = self.0.get_opts(path, options).await?;
+            got.meta.last_modified += Duration::from_secs(3600);
+            Ok(got)
+        }
+
+        fn delete_stream(
+            &self,
+            paths: BoxStream<'static, object_store::Result<Path>>,
+        ) -> BoxStream<'static, object_store::Result<Path>> {
+            self.0.delete_stream(paths)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+            self.0.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+            self.0.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+            self.0.copy_opts(from, to, options).await
+        }
+    }
+
+    async fn worker(jobs: &JobFolder, machine: &str) -> Claims {
+        let log = jobs.open("nightly").await.expect("a journal");
+        let life = Life {
+            id: machine.to_owned(),
+            machine: Some(machine.to_owned()),
+            process: 1,
+            since: Some("elsewhere".to_owned()),
+            gone: false,
+        };
+        let beat = std::sync::Mutex::new((0, Instant::now()));
+        let claims = Claims { log, run: 1, life, lease: Duration::from_secs(1), beat };
+        claims.beat().await.expect("a sign of life");
+        claims
+    }
+
+    #[tokio::test]
+    async fn a_silent_worker_is_gone_by_the_clock_of_the_store() {
+        let folder = StoreFolder::new(Arc::new(Ahead::default()), Path::default(), "catalog 'ahead'");
+        let jobs = JobFolder::new(folder, "ana@host".to_owned());
+        let (one, other) = (worker(&jobs, "one").await, worker(&jobs, "other").await);
+        assert!(one.claim("7").await.expect("claimed") && !other.claim("7").await.expect("taken"));
+        // An hour between the clocks is no hour of silence.
+        assert!(!other.take_over("7").await.expect("looked"));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        one.beat().await.expect("a sign of life");
+        other.beat().await.expect("a sign of life");
+        assert!(!other.take_over("7").await.expect("looked"), "it has just given a sign of life");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        other.beat().await.expect("a sign of life");
+        assert!(other.take_over("7").await.expect("taken over"), "it has been silent for longer than its lease");
+        one.beat().await.expect("it was only slow");
+        assert!(!one.take_over("7").await.expect("looked"), "the last claim counts");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_leaves_is_gone_at_once() {
+        let folder = StoreFolder::new(Arc::new(InMemory::new()), Path::default(), "catalog 'memory'");
+        let jobs = JobFolder::new(folder, "ana@host".to_owned());
+        let (one, other) = (worker(&jobs, "one").await, worker(&jobs, "other").await);
+        assert!(one.claim("7").await.expect("claimed"));
+        drop(one);
+        for _ in 0..100 {
+            if other.take_over("7").await.expect("looked") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("its split is not free");
+    }
 
     #[test]
     fn a_process_is_known_by_its_number_and_its_start() {

@@ -173,7 +173,7 @@ pub(super) async fn conclude(log: &JobLog, run: u64, plan: &RunPlan, target: &Ta
     let (status, error) = match &active.stopped {
         Some(Some(error)) => (RunStatus::Failed, Some(error.clone())),
         Some(None) => (RunStatus::Cancelled, None),
-        None if active.done.values().any(|split| split.has_errors()) => (RunStatus::DoneWithErrors, None),
+        None if lacks_something(&state, &active) => (RunStatus::DoneWithErrors, None),
         None => (RunStatus::Done, None),
     };
     let record = RunRecord {
@@ -195,6 +195,13 @@ pub(super) async fn conclude(log: &JobLog, run: u64, plan: &RunPlan, target: &Ta
         super::notify::notify(log.name(), url, &summary).await;
     }
     ended(&state, run).map_or_else(|| bail!(UnknownJob, "the job was dropped"), Ok)
+}
+
+/// Whether something could not be scored of what this run has scored, or of what earlier ones have and readers still see.
+fn lacks_something(state: &JobState, active: &ActiveRun) -> bool {
+    let generation = state.generations.get(&active.generation);
+    let seen = generation.into_iter().flat_map(|generation| generation.splits.values());
+    seen.chain(active.done.values()).any(|split| split.has_errors())
 }
 
 /// Removes generations that are not to be kept, and output that was taken out long ago. What can't be removed stays.

@@ -454,16 +454,17 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
             worker: format!("{}@{}", claims.id(), log.author().rsplit('@').next().unwrap_or_default()),
         };
         let worker = Worker::new(log.clone(), number, plan.clone(), Arc::new(scorer), claims.clone(), events.clone());
-        if let Err(error) = worker.work(workers).await {
+        let finisher = Finisher { context, log: &log, run: number, plan: &plan, target: &target, events: &events };
+        if let Err(error) = claims.beat_during(worker.work(workers)).await {
             log::error!("job '{}': run {number} fails: {error}", log.name());
             worker.stop(Some(error.to_string())).await?;
-            let finisher = Finisher { context, log: &log, run: number, plan: &plan, target: &target, events: &events };
-            finisher.finish(&claims).await?;
+            claims.beat_during(finisher.finish(&claims)).await?;
             return Err(error.within(&format!("job '{}', run {number}", log.name())).into());
         }
-        let finisher = Finisher { context, log: &log, run: number, plan: &plan, target: &target, events: &events };
-        let summary = finisher.finish(&claims).await?;
-        log::info!(
+        let summary = claims.beat_during(finisher.finish(&claims)).await?;
+        let failed = matches!(summary.status, RunStatus::Failed | RunStatus::Cancelled);
+        log::log!(
+            if failed { log::Level::Error } else { log::Level::Info },
             "job '{}': run {number} has ended: {}, {} rows in, {} rows out, {} rows set aside, {} files failed",
             log.name(),
             summary.status.as_str(),

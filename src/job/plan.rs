@@ -113,6 +113,15 @@ pub(super) async fn enter(context: &SessionContext, log: &JobLog, reason: RunRea
         };
         let one_split = definition.options.one_split;
         let inputs = if one_split { query.lookups().to_vec() } else { query.inputs() };
+        if inputs.is_empty() && !before.splits.is_empty() && reason != RunReason::Full {
+            return Err(error!(
+                RunFailed,
+                "job '{}': there are no input files any more, where there were some: all output would go; if that is meant, RUN JOB {} FULL",
+                log.name(),
+                log.name()
+            )
+            .into());
+        }
         let workers = definition.options.workers.unwrap_or(cores);
         let cut = Cut {
             size: definition.options.split_size,

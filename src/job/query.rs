@@ -267,9 +267,10 @@ impl SplitPlan {
         self.lookups.iter().find_map(|passed| passed.error())
     }
 
-    /// Rows that were read of the split's own files.
+    /// Rows that were read of the split's own files; of all, where the query is run as one split.
     pub(super) fn rows_in(&self) -> u64 {
-        self.counted.iter().map(|passed| passed.rows()).sum()
+        let of = if self.counted.is_empty() { &self.lookups } else { &self.counted };
+        of.iter().map(|passed| passed.rows()).sum()
     }
 
     /// Seconds that its models computed.

@@ -179,6 +179,7 @@ impl SplitScorer {
             plan
         };
         let (tap, passed) = TapExec::new(plan);
+        let tap = tap.without_nulls(&self.definition.partition_by);
         let written = async {
             let sink = self.sink(Arc::new(tap), &path, partitioned, &extension).await?;
             let task = self.query.task.clone();

@@ -15,6 +15,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
+use crate::error::error;
+
 /// What has passed.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
@@ -65,12 +67,21 @@ fn finite(values: impl Iterator<Item = Option<f64>>) -> (f64, u64) {
 pub(super) struct TapExec {
     input: Arc<dyn ExecutionPlan>,
     passed: Arc<Passed>,
+    /// Columns in which NULL is an error.
+    without_nulls: Vec<usize>,
 }
 
 impl TapExec {
     pub(super) fn new(input: Arc<dyn ExecutionPlan>) -> (Self, Arc<Passed>) {
         let passed = Arc::<Passed>::default();
-        (Self { input, passed: passed.clone() }, passed)
+        (Self { input, passed: passed.clone(), without_nulls: vec![] }, passed)
+    }
+
+    /// The same, for which NULL in one of `columns` is an error: DataFusion writes such a row into the folder of another
+    /// value.
+    pub(super) fn without_nulls(self, columns: &[String]) -> Self {
+        let schema = self.schema();
+        Self { without_nulls: columns.iter().filter_map(|name| schema.index_of(name).ok()).collect(), ..self }
     }
 }
 
@@ -108,12 +119,23 @@ impl ExecutionPlan for TapExec {
         let (Some(input), true) = (children.pop(), children.is_empty()) else {
             return exec_err!("TapExec has one child");
         };
-        Ok(Arc::new(Self { input, passed: self.passed.clone() }))
+        Ok(Arc::new(Self { input, passed: self.passed.clone(), without_nulls: self.without_nulls.clone() }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let passed = self.passed.clone();
-        let rows = self.input.execute(partition, context)?.map(move |batch| match batch {
+        let (passed, without_nulls) = (self.passed.clone(), self.without_nulls.clone());
+        let checked = move |batch: RecordBatch| -> Result<RecordBatch> {
+            match without_nulls.iter().find(|column| batch.column(**column).logical_null_count() > 0) {
+                Some(column) => Err(error!(
+                    RunFailed,
+                    "PARTITIONED BY: column '{}' is NULL in a row, for which there is no folder: use coalesce()",
+                    batch.schema_ref().field(*column).name()
+                )
+                .into()),
+                None => Ok(batch),
+            }
+        };
+        let rows = self.input.execute(partition, context)?.map(move |batch| match batch.and_then(&checked) {
             Ok(batch) => {
                 passed.count(&batch);
                 Ok(batch)

@@ -61,12 +61,9 @@ impl Worker {
             drop(sender);
             scored
         };
-        let beating = async {
+        let watching = async {
             loop {
                 tokio::time::sleep(self.claims.period()).await;
-                if let Err(error) = self.claims.beat().await {
-                    log::warn!("job '{}': no sign of life was written: {error}", self.log.name());
-                }
                 if let Ok(state) = self.log.refresh().await
                     && self.active(&state).is_none_or(|active| active.stopped.is_some())
                 {
@@ -77,7 +74,7 @@ impl Worker {
         tokio::select! {
             biased;
             (scored, ()) = async { tokio::join!(scoring, self.commit_all(receiver)) } => scored,
-            () = beating => Ok(()),
+            () = watching => Ok(()),
         }
     }
 
