@@ -98,7 +98,8 @@ pub(crate) fn folder(runtime: &PredictRuntime) -> Result<JobFolder> {
 /// let catalog = ObjectStoreCatalog::open(&folder.join("catalog").to_string_lossy()).await?;
 /// let runtime = PredictRuntime::builder().with_catalog(Arc::new(catalog)).build();
 /// let context = SessionContext::new().enable_url_table().with_predict(Arc::new(runtime));
-/// context.predict_sql("CREATE MODEL iris FROM 'tests/models/sklearn/iris_forest.onnx'").await?;
+/// context.predict_sql("CREATE MODEL iris FEATURES (sepal_length_cm, sepal_width_cm, petal_length_cm, petal_width_cm)
+///     FROM 'tests/models/sklearn/iris_forest.onnx'").await?;
 /// context.predict_sql(&format!(
 ///     "CREATE JOB flowers AS
 ///      COPY (SELECT predict('iris', t.*) AS p FROM 'tests/models/sklearn/iris_forest.parquet' t)

@@ -52,7 +52,7 @@ pub enum OnLookupChange {
 /// options.set("on_row_error", "set_aside")?;
 /// options.set("timeout", "10m")?;
 /// assert_eq!(options.on_row_error, OnRowError::SetAside);
-/// assert!(options.set("retry", "3").unwrap_err().to_string().contains("did you mean 'retries'?"));
+/// assert!(options.set("retrys", "3").unwrap_err().to_string().contains("did you mean 'retries'?"));
 /// # Ok::<(), datafusion_predict::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
