@@ -13,7 +13,7 @@ use super::checks;
 use super::claims::Claims;
 use super::events::{Events, JobEvent};
 use super::job_log::JobLog;
-use super::plan::RunPlan;
+use super::run_plan::RunPlan;
 use super::state::{ActiveRun, FORMAT, JobAction, JobState, OutputFile, RunStatus, RunSummary, SplitRecord};
 use super::target::Target;
 use super::worker::stop;

@@ -17,7 +17,9 @@
 mod checks;
 mod claims;
 mod definition;
+mod enter;
 mod events;
+mod failure;
 mod finish;
 mod input_table;
 mod job_log;
@@ -25,8 +27,8 @@ mod notify;
 mod options;
 mod output;
 mod output_store;
-mod plan;
 mod query;
+mod run_plan;
 mod score;
 mod session;
 mod set_aside;
@@ -56,7 +58,7 @@ pub use events::JobEvent;
 pub(crate) use finish::RunRecord;
 pub(crate) use job_log::JobFolder;
 pub use options::{JobOptions, OnFileError, OnLookupChange, OnRowError};
-pub use plan::RunReason;
+pub use run_plan::RunReason;
 pub(crate) use state::JobState;
 pub use state::{FileError, InputFile, OutputFile, RunModel, RunStatus, RunSummary, SplitRecord};
 pub(crate) use table_function::{JobOutputFunction, named_outputs, pin_outputs, with_outputs};
@@ -296,7 +298,7 @@ impl Job {
     pub async fn cancel(&self, context: &SessionContext) -> DFResult<bool> {
         let state = self.log.refresh().await?;
         let Some(active) = &state.active else { return Ok(false) };
-        let plan = plan::read(&self.log, &active.plan).await?;
+        let plan = run_plan::read(&self.log, &active.plan).await?;
         finish::give_up(context, &self.log, active.run, &plan, None).await?;
         Ok(true)
     }
@@ -418,6 +420,7 @@ async fn completed(
     let fields = definition.columns.iter().map(Column::field).collect::<Result<Vec<_>>>()?;
     let output = DFSchema::from_unqualified_fields(fields.into(), Default::default())?;
     checks::parse(&query.session.context, &definition.checks, &output)?;
+    tables::check_target(&definition)?;
     let target = Target::open(context, &definition)?;
     definition.owner = target.own(owner).await?;
     Ok(definition)
@@ -425,7 +428,7 @@ async fn completed(
 
 async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: Events) -> DFResult<RunSummary> {
     loop {
-        let entered = plan::enter(context, &log, reason).await?;
+        let entered = enter::enter(context, &log, reason).await?;
         let state = log.state().await;
         let number = entered.run;
         let Some(active) = state.active.clone().filter(|active| active.run == number) else { continue };
@@ -485,7 +488,8 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
                 Err(error!(Cancelled, "job '{}': run {number} was cancelled", log.name()).into())
             }
             (RunStatus::Failed, cause) => {
-                Err(worker::failed(log.name(), number, cause.as_deref().unwrap_or("unknown")).into())
+                let cause = cause.as_deref().unwrap_or("unknown");
+                Err(error!(RunFailed, "job '{}': run {number} has failed: {cause}", log.name()).into())
             }
         };
     }

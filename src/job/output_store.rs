@@ -18,6 +18,7 @@ use url::Url;
 use super::definition::generation_name;
 use super::state::{JobState, OutputFile};
 use super::target::{Target, below};
+use crate::storage::journal::timestamp;
 
 /// States that queries may still be listing.
 const LISTINGS: usize = 16;
@@ -194,15 +195,6 @@ impl ObjectStore for OutputStore {
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
         read_only()
     }
-}
-
-/// A time of the journal in the type of others.
-pub(super) fn timestamp<Tz>(micros: i64) -> Option<Tz>
-where
-    std::time::SystemTime: Into<Tz>,
-{
-    let since = std::time::Duration::from_micros(u64::try_from(micros).ok()?);
-    Some((std::time::UNIX_EPOCH + since).into())
 }
 
 /// The stores of a session's jobs, one for each output.

@@ -18,8 +18,8 @@ use datafusion_predict_udfs::{ModelFunction, OnFailure};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
+use super::failure::Failure;
 use super::input_table::{InputScan, ScanRole, file_range, input_file};
-use super::score::Failure;
 use super::session::JobSession;
 use super::set_aside::{SetAsideExec, SetAsideRows};
 use super::splittable::cut_query;

@@ -14,7 +14,6 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion_predict_udfs::{ModelResolver, all_functions};
 
 use super::definition::TableDefinition;
-use super::output_store::timestamp;
 use super::stores::{JobStores, Pins};
 use super::tables;
 use crate::catalog::CatalogSnapshot;
@@ -23,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::optimizer::BindPredict;
 use crate::resolver::CatalogResolver;
 use crate::runtime::PredictRuntime;
+use crate::storage::journal::timestamp;
 
 /// A session for one run.
 pub(super) struct JobSession {

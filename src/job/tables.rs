@@ -15,7 +15,7 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::execution::context::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement};
 
-use super::definition::{Column, FilesDefinition, TableDefinition, TableKind};
+use super::definition::{Column, FilesDefinition, JobDefinition, TableDefinition, TableKind};
 use crate::error::{Result, bail};
 use crate::storage::redacted;
 
@@ -38,12 +38,13 @@ async fn capture(context: &SessionContext, statement: &Statement, found: &mut Ve
         if found.iter().any(|table| table.name == name) {
             continue;
         }
-        let table = match context.table_provider(reference.clone()).await {
-            Ok(table) => table,
-            // A function of tables, which is planned as such.
-            Err(_) if state.table_functions().contains_key(reference.table()) => continue,
-            Err(error) => return Err(error),
+        let schema = context.catalog(&name[0]).and_then(|catalog| catalog.schema(&name[1]));
+        let table = match schema {
+            Some(schema) => schema.table(&name[2]).await?,
+            None => None,
         };
+        // A function of tables, or a mistake: planning the query tells which.
+        let Some(table) = table else { continue };
         let any = table.as_ref() as &dyn std::any::Any;
         let kind = if let Some(view) = any.downcast_ref::<ViewTable>() {
             let Some(sql) = view.definition() else {
@@ -118,6 +119,21 @@ fn format_options(format: &dyn FileFormat) -> BTreeMap<String, String> {
     let defaults = entries(&defaults);
     let set = entries(&options).into_iter().filter(|(key, value)| defaults.get(key) != Some(value));
     set.filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// Refuses an output that lies within an input: each run would read what the ones before have written.
+pub(super) fn check_target(definition: &JobDefinition) -> DFResult<()> {
+    let target = ListingTableUrl::parse(&definition.target)?;
+    for TableDefinition { name, kind } in &definition.tables {
+        let TableKind::Files(files) = kind else { continue };
+        for location in &files.locations {
+            if location.ends_with('/') && target.as_str().starts_with(location.as_str()) {
+                let why = format!("the output '{}' lies within it", definition.target);
+                return Err(refused(&TableReference::bare(name[2].as_str()), &why).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes the tables in the session that runs the job.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, exec_err};
@@ -31,18 +31,17 @@ impl Passed {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Of each column of floats the sum of its numbers, and how many they are.
+    /// Of each column of floats the sum of its numbers, and how many they are; of a tap [`with_sums`](TapExec::with_sums).
     pub(super) fn sums(&self) -> BTreeMap<String, (f64, u64)> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, batch: &RecordBatch) {
-        self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+    fn add_sums(&self, batch: &RecordBatch) {
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
         for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             let (sum, count) = match column.data_type() {
-                DataType::Float32 => finite(column.as_primitive::<Float32Type>().iter().map(|it| it.map(f64::from))),
-                DataType::Float64 => finite(column.as_primitive::<Float64Type>().iter()),
+                DataType::Float32 => finite(column.as_primitive::<Float32Type>()),
+                DataType::Float64 => finite(column.as_primitive::<Float64Type>()),
                 _ => continue,
             };
             let entry = sums.entry(field.name().clone()).or_default();
@@ -57,9 +56,16 @@ impl Passed {
 }
 
 /// The sum of the finite numbers, and how many they are.
-fn finite(values: impl Iterator<Item = Option<f64>>) -> (f64, u64) {
-    let finite = values.flatten().filter(|value| value.is_finite());
-    finite.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1))
+fn finite<T: ArrowPrimitiveType<Native: Into<f64>>>(column: &PrimitiveArray<T>) -> (f64, u64) {
+    let add = |(sum, count): (f64, u64), value: T::Native| {
+        let value: f64 = value.into();
+        let counts = value.is_finite();
+        (sum + if counts { value } else { 0.0 }, count + u64::from(counts))
+    };
+    if column.null_count() == 0 {
+        return column.values().iter().copied().fold((0.0, 0), add); // without a look at each row's validity
+    }
+    column.iter().flatten().fold((0.0, 0), add)
 }
 
 /// Passes its input's rows through.
@@ -69,12 +75,19 @@ pub(super) struct TapExec {
     passed: Arc<Passed>,
     /// Columns in which NULL is an error.
     without_nulls: Vec<usize>,
+    /// Whether the columns of floats are summed up.
+    with_sums: bool,
 }
 
 impl TapExec {
     pub(super) fn new(input: Arc<dyn ExecutionPlan>) -> (Self, Arc<Passed>) {
         let passed = Arc::<Passed>::default();
-        (Self { input, passed: passed.clone(), without_nulls: vec![] }, passed)
+        (Self { input, passed: passed.clone(), without_nulls: vec![], with_sums: false }, passed)
+    }
+
+    /// The same, which also sums up each column of floats.
+    pub(super) fn with_sums(self) -> Self {
+        Self { with_sums: true, ..self }
     }
 
     /// The same, for which NULL in one of `columns` is an error: DataFusion writes such a row into the folder of another
@@ -119,11 +132,12 @@ impl ExecutionPlan for TapExec {
         let (Some(input), true) = (children.pop(), children.is_empty()) else {
             return exec_err!("TapExec has one child");
         };
-        Ok(Arc::new(Self { input, passed: self.passed.clone(), without_nulls: self.without_nulls.clone() }))
+        let (passed, without_nulls) = (self.passed.clone(), self.without_nulls.clone());
+        Ok(Arc::new(Self { input, passed, without_nulls, with_sums: self.with_sums }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (passed, without_nulls) = (self.passed.clone(), self.without_nulls.clone());
+        let (passed, without_nulls, with_sums) = (self.passed.clone(), self.without_nulls.clone(), self.with_sums);
         let checked = move |batch: RecordBatch| -> Result<RecordBatch> {
             match without_nulls.iter().find(|column| batch.column(**column).logical_null_count() > 0) {
                 Some(column) => Err(error!(
@@ -137,7 +151,10 @@ impl ExecutionPlan for TapExec {
         };
         let rows = self.input.execute(partition, context)?.map(move |batch| match batch.and_then(&checked) {
             Ok(batch) => {
-                passed.count(&batch);
+                passed.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                if with_sums {
+                    passed.add_sums(&batch);
+                }
                 Ok(batch)
             }
             Err(error) => {
@@ -147,5 +164,21 @@ impl ExecutionPlan for TapExec {
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Float32Array, Float64Array};
+
+    use super::*;
+
+    #[test]
+    fn sums_are_of_numbers_alone() {
+        let floats = Float32Array::from(vec![1.5, f32::NAN, f32::INFINITY, 2.0]);
+        assert_eq!(finite(&floats), (3.5, 2));
+        let with_nulls = Float64Array::from(vec![Some(1.0), None, Some(-0.25), Some(f64::NEG_INFINITY)]);
+        assert_eq!(finite(&with_nulls), (0.75, 2));
+        assert_eq!(finite(&Float64Array::from(Vec::<f64>::new())), (0.0, 0));
     }
 }

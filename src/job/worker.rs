@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::claims::Claims;
 use super::events::{Events, JobEvent};
 use super::job_log::JobLog;
-use super::plan::RunPlan;
+use super::run_plan::RunPlan;
 use super::score::SplitScorer;
 use super::state::{ActiveRun, JobAction, JobState, SplitRecord};
-use crate::error::{Result, error};
+use crate::error::Result;
 
 /// How often a process that waits for others looks what they have done.
 const LOOK: Duration = Duration::from_millis(200);
@@ -112,11 +112,7 @@ impl Worker {
             } else {
                 // Each process begins elsewhere, so that they seldom want the same.
                 let place = uuid::Uuid::new_v4().as_fields().0 as usize % free.len();
-                free.rotate_left(if active.done.is_empty() && claimed.is_empty() && active.splits < 2 {
-                    0
-                } else {
-                    place
-                });
+                free.rotate_left(place);
                 claimed.extend(&free);
                 self.score_some(free, workers, sender, false).await?;
             }
@@ -252,9 +248,4 @@ pub(super) async fn stop(log: &JobLog, run: u64, error: Option<String>) -> Resul
         Ok(if under_way { vec![JobAction::Stop { run, error: error.clone() }] } else { vec![] })
     };
     log.commit(stop).await.map(drop)
-}
-
-/// The error of a run that was given up.
-pub(super) fn failed(job: &str, run: u64, cause: &str) -> crate::error::Error {
-    error!(RunFailed, "job '{job}': run {run} has failed: {cause}")
 }

@@ -89,7 +89,9 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             context.read_batch(show::model(&snapshot, version, loaded)?)
         }
         PredictStatement::CreateJob(create) => {
-            Job::create(context, *create).await?;
+            let query = create.definition.query.clone();
+            let created = Job::create(context, *create).await;
+            created.map_err(|error| hints::explain(error, &query, &context.state()))?;
             nothing(context)
         }
         PredictStatement::AlterJob { name, options } => {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Downloads;
+use super::{Downloads, hex};
 use crate::background;
 use crate::error::{Result, error};
 
@@ -146,8 +146,7 @@ const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// What the folders of entries for `name` begin with.
 fn key(name: &str) -> String {
     let hash = Sha256::digest(name);
-    let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("{digits}-")
+    format!("{}-", hex(&hash[..16]))
 }
 
 /// Whether a folder is called as entries are.

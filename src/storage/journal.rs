@@ -171,6 +171,15 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A time as entries have it, such as [`now`], in the type of others that comes from the system's.
+pub(crate) fn timestamp<Tz>(micros: i64) -> Option<Tz>
+where
+    std::time::SystemTime: Into<Tz>,
+{
+    let since = std::time::Duration::from_micros(u64::try_from(micros).ok()?);
+    Some((std::time::UNIX_EPOCH + since).into())
+}
+
 /// A random while, so that writers that met once do not meet again.
 pub(crate) fn backoff(attempt: u32) -> Duration {
     let most = 2u64 << attempt.min(5);

@@ -1,67 +1,22 @@
-//! What a run is to do, decided once when it begins: whoever joins or resumes it keeps to that.
+//! Begins a run, or joins the one that is under way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::Result as DFResult;
 use datafusion::execution::context::SessionContext;
-use serde::{Deserialize, Serialize};
 
-use super::JobDefinition;
 use super::job_log::JobLog;
 use super::query::JobQuery;
+use super::run_plan::{RunPlan, RunReason, file_of, read};
 use super::session::JobSession;
-use super::splits::{Cut, SMALLEST, Split, Work, work};
-use super::state::{FORMAT, Generation, InputFile, JobAction, JobState, RunModel, SplitKey};
+use super::splits::{Cut, SMALLEST, Work, work};
+use super::state::{FORMAT, Generation, JobAction, JobState, RunModel, SplitKey};
 use super::target::Target;
 use crate::catalog::ModelPin;
-use crate::error::{Result, bail, error};
+use crate::error::{Result, error};
 use crate::runtime::PredictRuntime;
-use crate::storage::journal::{Formatted, now};
-
-/// Why a run is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RunReason {
-    /// What is new or has changed is scored.
-    #[default]
-    New,
-    /// All is scored again.
-    Full,
-    /// What was set aside is scored again.
-    Retry,
-}
-
-impl RunReason {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "run",
-            Self::Full => "full",
-            Self::Retry => "retry",
-        }
-    }
-}
-
-/// The file of a run's plan.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct RunPlan {
-    format: u32,
-    pub definition: Arc<JobDefinition>,
-    /// When it began: what `now()` is in its query.
-    at: i64,
-    pins: Vec<ModelPin>,
-    pub splits: Vec<Split>,
-    pub retires: Vec<SplitKey>,
-    /// The files that each split reads whole.
-    pub lookups: Vec<InputFile>,
-}
-
-impl Formatted for RunPlan {
-    const NEWEST: u32 = FORMAT;
-
-    fn format(&self) -> u32 {
-        self.format
-    }
-}
+use crate::storage::journal::now;
 
 /// A run that this process takes part in.
 pub(super) struct Entered {
@@ -197,18 +152,6 @@ fn generation_of(state: &JobState, fingerprint: &str, reason: RunReason) -> (u64
         }
     }
     (state.last_generation + 1, Arc::default())
-}
-
-fn file_of(id: &str) -> String {
-    format!("plans/{id}.json")
-}
-
-/// The plan of a run.
-pub(super) async fn read(log: &JobLog, id: &str) -> Result<RunPlan> {
-    match log.read(file_of(id)).await? {
-        Some(plan) => Ok(plan),
-        None => bail!(InvalidCatalog, "job '{}': the plan of a run is missing", log.name()),
-    }
 }
 
 /// Joins a run; `None` if it has ended meanwhile.
