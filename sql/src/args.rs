@@ -72,7 +72,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "8g", env = "DATAFUSION_PREDICT_DOWNLOAD_LIMIT", global = true)]
     pub download_limit: ByteSize,
 
-    /// Where metrics are served over HTTP, such as 127.0.0.1:9464, for Prometheus
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS", env = "DATAFUSION_PREDICT_METRICS", global = true)]
     pub metrics: Option<SocketAddr>,
 
@@ -85,7 +85,7 @@ pub(crate) struct Args {
     pub color: ColorChoice,
 }
 
-/// What is done instead of running SQL.
+/// The subcommands: `run` a job, `watch` the catalog. Without one, the shell runs SQL.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Action {
     /// Run a job to its end. Exit code: 0 all is scored, 3 some rows or files were set aside, 1 the run has failed

@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &SessionContext, name: &str, reason: RunReason,
     run_here(context, name, reason, quiet).await.map(|(summary, _)| summary)
 }
 
-/// What one process did in a run.
+/// How much of a run this process did, of which others may have done the rest.
 #[derive(Debug, Default)]
 struct Here {
     /// Splits whose output is that of this process.

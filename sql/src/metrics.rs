@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// What scrapers read that do not ask for OpenMetrics.
+/// The content type of Prometheus' older text format, for scrapers that do not ask for OpenMetrics.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Labels = Vec<(&'static str, String)>;

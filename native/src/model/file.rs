@@ -243,7 +243,7 @@ impl FileState {
         self.path.parent()
     }
 
-    /// Whether the file still has the size and the time of its last change that it had when it was read.
+    /// True while nobody has changed the file since it was read, as far as its size and its time of change tell.
     pub(super) fn is_unchanged(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| Self::of(&self.path, &metadata).as_ref() == Some(self))
     }

@@ -60,8 +60,8 @@ pub(super) fn class_labels(graph: &GraphProto, output: &str) -> Option<ClassLabe
     None
 }
 
-/// Whether the graph treats NaN among its inputs as a missing value: an imputer replaces it, `IsNaN` asks for it, or a tree has a
-/// branch for it.
+/// Tells models that were made for missing values from those that were not. A model is one of the first if it has an imputer,
+/// asks whether an input `IsNaN`, or has a tree with a branch for NaN.
 pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| {
         let tracks = node.attribute("nodes_missing_value_tracks_true");
@@ -70,7 +70,8 @@ pub(super) fn handles_missing_values(graph: &GraphProto) -> bool {
     })
 }
 
-/// Whether `node` reads the graph's inputs, as they came or scaled. A NaN that it meets was then given, and not computed.
+/// True if `node` reads the graph's inputs directly, or after nothing but scaling. A NaN that it finds was then given by the
+/// caller, and not computed by the graph.
 fn takes_inputs(graph: &GraphProto, node: &NodeProto) -> bool {
     const PASSING_ON: [&str; 18] = [
         "Scaler",

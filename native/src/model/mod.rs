@@ -309,7 +309,8 @@ impl Model {
         self.content.proto.graph.as_ref().and_then(|graph| graph::widest_layer(graph, &self.content.weights))
     }
 
-    /// Whether the files that the model was read from are there, as they were.
+    /// True while the files that the model was read from are there, and nobody has changed them since, as far as their sizes and
+    /// times of change tell.
     pub fn files_are_unchanged(&self) -> bool {
         self.content.read.iter().all(FileState::is_unchanged)
     }
