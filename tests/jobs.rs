@@ -231,6 +231,24 @@ async fn large_files_are_cut_at_row_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_files_of_text_are_cut_at_lines() {
+    let lake = Lake::new().await;
+    let rows = "SELECT value AS id, value * 0.5 AS a, 1.0 AS b FROM generate_series(1, 150000) AS g(value)";
+    for (format, options) in [("csv", "OPTIONS ('format.has_header' true)"), ("json", "")] {
+        lake.sql(&format!("COPY ({rows}) TO '{{{format}/all.{format}}}' STORED AS {format} {options}")).await;
+        let location = format!("STORED AS {format} LOCATION '{{{format}/}}' {options}");
+        lake.sql(&format!("CREATE EXTERNAL TABLE {format} {location}")).await;
+        let query = format!("SELECT id, predict('linear', t.a, t.b) AS p FROM {format} t WHERE id % 3 <> 0");
+        lake.sql("DROP JOB IF EXISTS j").await;
+        lake.sql(&format!("CREATE JOB j AS COPY ({query}) TO '{{out_{format}}}' OPTIONS (split_size '1m')")).await;
+        let run = lake.run().await;
+        assert!(run.splits > 2, "{format}: {}", run.splits);
+        assert_eq!((run.rows_in, run.rows_out), (150_000, 100_000));
+        assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, lake.rows(&query).await, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_version_of_the_model_is_seen_all_at_once() {
     let lake = Lake::new().await;
     for i in 0..30 {
@@ -599,7 +617,10 @@ async fn what_a_job_needs_is_in_its_definition() {
     lake.sql("CREATE TABLE memory AS SELECT 1 AS x").await;
     for (sql, expected) in [
         ("CREATE JOB k AS COPY memory TO '{k}'", "table 'memory' can't be part of a job: it is not one of files"),
-        ("CREATE JOB k AS COPY nowhere TO '{k}'", "No table named 'nowhere'"),
+        ("CREATE JOB k AS COPY nowhere TO '{k}'", "table 'datafusion.public.nowhere' not found"),
+        ("CREATE JOB k AS COPY '{no/}' TO '{k}'", "there is no file"),
+        ("CREATE JOB k AS COPY t TO '{in}'", "the output '"),
+        ("CREATE JOB k AS COPY t TO '{in/out}'", "lies within it"),
         ("CREATE JOB j AS COPY t TO '{k}'", "job 'j' exists already: CREATE OR REPLACE JOB changes it"),
         ("CREATE JOB k AS COPY t TO 's3://bucket/'", "expected a folder within"),
         ("CREATE JOB k AS COPY t TO '{k}' PARTITIONED BY (idd)", "no column 'idd'; did you mean 'id'?"),

@@ -187,7 +187,7 @@ async fn processes_that_are_killed_lose_no_row_and_score_none_twice_in_a_folder(
         );
         time = took.min(Duration::from_secs(4)).max(Duration::from_millis(300));
     }
-    eprintln!("{within} of {runs} runs with three workers");
+    assert!(within > 0, "no process was killed after it had scored something");
 }
 
 #[test]
