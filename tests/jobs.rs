@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::AsArray;
@@ -788,7 +788,9 @@ struct FailingStore {
     /// One in so many requests fails with what may pass.
     one_in: AtomicU64,
     /// Whether writes fail as on a full disk.
-    full: std::sync::atomic::AtomicBool,
+    full: AtomicBool,
+    /// Whether writes are not allowed.
+    read_only: AtomicBool,
 }
 
 impl std::fmt::Display for FailingStore {
@@ -810,6 +812,9 @@ impl FailingStore {
     }
 
     fn write(&self) -> StoreResult<()> {
+        if self.read_only.load(Ordering::Relaxed) {
+            return Err(object_store::Error::PermissionDenied { path: "out".into(), source: "AccessDenied".into() });
+        }
         if self.full.load(Ordering::Relaxed) {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(object_store::Error::Generic { store: "failing", source: Box::new(full) });
@@ -906,4 +911,17 @@ async fn failures_of_stores_that_may_pass_are_tried_again_and_others_are_not() {
     assert!(error.contains("failing://lake/out.job/staged") && error.contains("can't be written"), "{error}");
     assert!(store.requests.load(Ordering::Relaxed) < requests + 200);
     assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, before);
+
+    store.full.store(false, Ordering::Relaxed);
+    store.read_only.store(true, Ordering::Relaxed);
+    let requests = store.requests.load(Ordering::Relaxed);
+    let error = lake.run_for(RunReason::Full).await.expect_err("nothing may be written").to_string();
+    assert!(error.contains("failing://lake/out.job/staged") && error.contains("can't be written"), "{error}");
+    assert!(error.contains("AccessDenied"), "{error}");
+    assert!(store.requests.load(Ordering::Relaxed) < requests + 200);
+    assert_eq!(lake.rows("SELECT * FROM job_output('j')").await, before);
+    let last = lake.rows("SELECT status, error LIKE '%AccessDenied%' FROM predict.job_runs ORDER BY run DESC LIMIT 1");
+    assert_eq!(last.await, ["| failed | true                                               |"]);
+    let created = lake.error(&format!("CREATE JOB k AS COPY ({query}) TO 'failing://lake/k'")).await;
+    assert!(created.contains("can't be written") && created.contains("AccessDenied"), "{created}");
 }

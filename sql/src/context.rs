@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::ExplainFormat;
@@ -25,7 +26,9 @@ const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
 /// # Errors
 /// Options in the environment that DataFusion refuses.
 pub(crate) async fn build(args: &Args, predict: Arc<PredictRuntime>, sql_on_stdin: bool) -> Result<SessionContext> {
-    let mut runtime = RuntimeEnvBuilder::new();
+    // Which files a folder holds is asked anew by each query: DataFusion's cache would show those of the first one for ever.
+    let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
+    let mut runtime = RuntimeEnvBuilder::new().with_cache_manager(caches);
     if let Some(limit) = args.memory_limit {
         runtime =
             runtime.with_memory_pool(Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(limit), NAMED_CONSUMERS)));

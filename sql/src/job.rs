@@ -11,7 +11,7 @@ use futures::StreamExt;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::message;
+use crate::{logging, message};
 
 /// The exit code of a run that has set rows or files aside.
 const WITH_ERRORS: u8 = 3;
@@ -21,7 +21,7 @@ const WITH_ERRORS: u8 = 3;
 /// # Errors
 /// A job that is not there, a run that has failed or was cancelled.
 pub(crate) async fn run(context: &SessionContext, name: &str, reason: RunReason, quiet: bool) -> Result<RunSummary> {
-    run_here(context, name, reason, quiet).await.map(|(summary, _)| summary)
+    run_here(context, name, reason, quiet, &mut Here::default()).await
 }
 
 /// How much of a run this process did, of which others may have done the rest.
@@ -31,22 +31,33 @@ struct Here {
     splits: u32,
     /// Splits that another process had scored before.
     lost: u32,
+    /// How the run ended, if it began at all.
+    ended: Option<RunSummary>,
 }
 
-async fn run_here(context: &SessionContext, name: &str, reason: RunReason, quiet: bool) -> Result<(RunSummary, Here)> {
-    let mut here = Here::default();
+async fn run_here(
+    context: &SessionContext,
+    name: &str,
+    reason: RunReason,
+    quiet: bool,
+    here: &mut Here,
+) -> Result<RunSummary> {
     let mut run = Job::open(context, name).await?.run(context, reason);
     let mut progress = Progress::new(!quiet && io::stderr().is_terminal());
     while let Some(event) = run.next().await {
-        match event {
+        match &event {
+            JobEvent::Entered { run, .. } => logging::at_run(Some((name, *run))),
             JobEvent::Split { .. } => here.splits += 1,
             JobEvent::Lost { .. } => here.lost += 1,
+            JobEvent::Ended(summary) => here.ended = Some(summary.as_ref().clone()),
             _ => {}
         }
         progress.show(&event);
     }
     drop(progress);
-    Ok((run.finish().await?, here))
+    let finished = run.finish().await;
+    logging::at_run(None);
+    finished
 }
 
 /// `datafusion-predict run`: the summary on standard output or standard error, and an exit code that says how it went.
@@ -58,8 +69,9 @@ pub(crate) async fn run_to_exit(
     as_json: bool,
 ) -> ExitCode {
     let start = Instant::now();
-    match run_here(context, name, reason, quiet).await {
-        Ok((summary, here)) => {
+    let mut here = Here::default();
+    match run_here(context, name, reason, quiet, &mut here).await {
+        Ok(summary) => {
             if as_json {
                 println!("{}", to_json(name, &summary, &here));
             } else if !quiet {
@@ -73,7 +85,10 @@ pub(crate) async fn run_to_exit(
         Err(error) => {
             let text = message::of(&error);
             if as_json {
-                println!("{}", json!({ "job": name, "status": "failed", "error": text }));
+                let known = here.ended.as_ref().map(|summary| to_json(name, summary, &here));
+                let mut line = known.unwrap_or_else(|| json!({ "job": name, "status": "failed" }));
+                line["error"] = text.as_str().into();
+                println!("{line}");
             }
             eprintln!("error: {text}");
             ExitCode::FAILURE
@@ -91,9 +106,12 @@ fn to_json(job: &str, run: &RunSummary, here: &Here) -> serde_json::Value {
         "reason": run.reason,
         "generation": run.generation,
         "models": models,
+        "engines": run.engines,
+        "machines": run.machines,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "splits": run.splits,
+        "splits_done": run.splits_done,
         "splits_here": here.splits,
         "splits_lost": here.lost,
         "files_in": run.files_in,
@@ -105,6 +123,7 @@ fn to_json(job: &str, run: &RunSummary, here: &Here) -> serde_json::Value {
         "bytes_written": run.bytes_written,
         "split_seconds": run.split_seconds,
         "model_seconds": run.model_seconds,
+        "means": run.means,
     })
 }
 

@@ -1,20 +1,22 @@
 //! `--log-format`: what the library logs, on standard error, as text or as one JSON object a line.
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
+use datafusion::error::Result;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::{Map, Value, json};
 
-use crate::credentials;
+use crate::{credentials, message};
 
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// Warnings and errors, for people
     Text,
-    /// One JSON object a line: time, level, target, message, job
+    /// One JSON object a line: time, level, target, message, process, job, run, query
     Json,
     /// The same with the names of the Elastic Common Schema
     Ecs,
@@ -27,6 +29,55 @@ struct Logger {
     /// Tells what this process logs from what others do.
     process: String,
     host: String,
+}
+
+/// What this process is at, which its lines name: it does one thing at a time.
+static AT: Mutex<At> = Mutex::new(At { run: None, query: None });
+
+#[derive(Debug, Clone)]
+struct At {
+    /// A job, and the number of its run, as in `predict.job_runs`.
+    run: Option<(String, u64)>,
+    /// A statement; an id of its own, so that its lines are told from those of others.
+    query: Option<String>,
+}
+
+fn at<T>(look: impl FnOnce(&mut At) -> T) -> T {
+    look(&mut AT.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The run that lines belong to from now on.
+pub(crate) fn at_run(run: Option<(&str, u64)>) {
+    at(|at| at.run = run.map(|(job, run)| (job.to_owned(), run)));
+}
+
+/// A statement at work: lines carry its id until this is dropped.
+pub(crate) struct Statement {
+    start: Instant,
+}
+
+impl Statement {
+    /// Lines belong to a new statement from now on.
+    pub(crate) fn begin() -> Self {
+        at(|at| at.query = Some(uuid::Uuid::new_v4().to_string()));
+        Self { start: Instant::now() }
+    }
+
+    /// Logs how it went. Its text may be a secret, and is not logged.
+    pub(crate) fn end(self, ran: &Result<()>) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        match ran {
+            Ok(()) => log::info!("the statement has ended after {seconds:.3} s"),
+            // In text it stands on standard error already.
+            Err(error) => log::info!("the statement has failed after {seconds:.3} s: {}", message::of(error)),
+        }
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        at(|at| at.query = None);
+    }
 }
 
 /// Logs from now on.
@@ -47,7 +98,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let line = self.line(record, SystemTime::now());
+            let line = self.line(record, SystemTime::now(), &at(|at| at.clone()));
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }
@@ -56,43 +107,45 @@ impl Log for Logger {
 }
 
 impl Logger {
-    fn line(&self, record: &Record, at: SystemTime) -> String {
+    /// The job, its run and the statement, as far as there are any: as texts, which labels are in ECS.
+    fn ids(&self, at: &At) -> Map<String, Value> {
+        let job = at.run.as_ref().map(|(job, _)| job).or(self.job.as_ref()).cloned();
+        let run = at.run.as_ref().map(|(_, run)| run.to_string());
+        let ids = [("job", job), ("run", run), ("query", at.query.clone())];
+        ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id?.into()))).collect()
+    }
+
+    fn line(&self, record: &Record, time: SystemTime, at: &At) -> String {
         let message = record.args().to_string();
         let message =
             if credentials::may_be_in(&message) { "(a message that may hold credentials)".to_owned() } else { message };
         let level = record.level().as_str().to_lowercase();
-        let time = humantime::format_rfc3339_millis(at).to_string();
+        let time = humantime::format_rfc3339_millis(time).to_string();
         match self.format {
             LogFormat::Text => format!("{level}: {message}"),
             LogFormat::Json => {
                 let mut line = json!({
                     "time": time, "level": level, "target": record.target(), "message": message, "process": self.process,
                 });
-                if let (Some(job), Value::Object(line)) = (&self.job, &mut line) {
-                    line.insert("job".to_owned(), job.as_str().into());
+                if let Value::Object(line) = &mut line {
+                    line.extend(self.ids(at));
                 }
                 line.to_string()
             }
-            LogFormat::Ecs => {
-                let mut labels = Map::new();
-                if let Some(job) = &self.job {
-                    labels.insert("job".to_owned(), job.as_str().into());
-                }
-                json!({
-                    "@timestamp": time,
-                    "log.level": level,
-                    "message": message,
-                    "ecs.version": "8.11.0",
-                    "service.name": "datafusion-predict",
-                    "service.version": env!("CARGO_PKG_VERSION"),
-                    "service.node.name": self.process,
-                    "host.hostname": self.host,
-                    "process.pid": std::process::id(),
-                    "log.logger": record.target(),
-                    "labels": labels,
-                })
-                .to_string()
-            }
+            LogFormat::Ecs => json!({
+                "@timestamp": time,
+                "log.level": level,
+                "message": message,
+                "ecs.version": "8.11.0",
+                "service.name": "datafusion-predict",
+                "service.version": env!("CARGO_PKG_VERSION"),
+                "service.node.name": self.process,
+                "host.hostname": self.host,
+                "process.pid": std::process::id(),
+                "log.logger": record.target(),
+                "labels": self.ids(at),
+            })
+            .to_string(),
         }
     }
 }
@@ -106,7 +159,8 @@ mod tests {
         let logger = Logger { format, job: Some("nightly".to_owned()), process, host };
         let mut record = Record::builder();
         record.level(Level::Warn).target("datafusion_predict::job");
-        logger.line(&record.args(format_args!("{message}")).build(), SystemTime::UNIX_EPOCH)
+        let at = At { run: Some(("nightly".to_owned(), 7)), query: Some("q".to_owned()) };
+        logger.line(&record.args(format_args!("{message}")).build(), SystemTime::UNIX_EPOCH, &at)
     }
 
     #[test]
@@ -116,7 +170,8 @@ mod tests {
         assert_eq!((&json["message"], &json["job"]), (&"a \"b\"\n".into(), &"nightly".into()));
         let ecs: Value = serde_json::from_str(&line(LogFormat::Ecs, "x")).expect("one line of JSON");
         assert_eq!((&ecs["@timestamp"], &ecs["log.level"]), (&"1970-01-01T00:00:00.000Z".into(), &"warn".into()));
-        assert!(ecs["process.pid"].is_u64() && ecs["labels"].is_object());
+        assert!(ecs["process.pid"].is_u64());
+        assert_eq!(ecs["labels"], serde_json::json!({ "job": "nightly", "run": "7", "query": "q" }));
         assert!(!line(LogFormat::Ecs, "OPTIONS ('aws.secret_access_key' 'xyz')").contains("xyz"));
     }
 }

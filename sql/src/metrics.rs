@@ -140,6 +140,7 @@ fn process(registry: &mut Registry, watched: &Watched) {
     let cores = watched.predict.cores();
     level("cores", "Cores that runs of models share", vec![(vec![], cores.total() as f64)]);
     level("cores_free", "Cores that no run uses now", vec![(vec![], cores.free() as f64)]);
+    level("runs_waiting", "Runs of models that wait for cores", vec![(vec![], cores.waiting() as f64)]);
     let loaded = watched.predict.model_memory().into_iter().map(|(label, engine, bytes)| {
         let (model, version) = label.rsplit_once('/').unwrap_or((&label, ""));
         let labels: [(&'static str, &str); 3] = [("model", model), ("version", version), ("engine", &engine)];

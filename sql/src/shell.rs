@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use crate::command::{self, Command};
 use crate::credentials;
 use crate::job;
+use crate::logging;
 use crate::message;
 use crate::panics;
 use crate::print::{Printer, Rows};
@@ -142,7 +143,9 @@ impl Shell {
         let cancel = CancelToken::default();
         let _cancel = cancel.cancel_on_drop();
         self.context.cancel_calls_with(cancel);
+        let logged = logging::Statement::begin();
         let ran = self.run_cancellable(statement, sql).await;
+        logged.end(&ran);
         self.context.cancel_calls_with(CancelToken::default());
         ran
     }

@@ -92,6 +92,21 @@ fn a_table_shows_maxrows_and_other_formats_all() {
 }
 
 #[test]
+fn queries_of_a_folder_see_the_files_that_are_there_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display();
+    let count = format!("SELECT count(*) AS n FROM '{path}/in/'; SELECT count(*) AS n FROM t;");
+    let sql = format!(
+        "COPY (SELECT 1 AS a) TO '{path}/in/a.parquet';
+         CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{path}/in/'; {count}
+         COPY (SELECT 2 AS a) TO '{path}/in/b.parquet'; {count}"
+    );
+    let ran = run(&["-q", "--format", "csv", "-c", &sql]);
+    let counts: Vec<_> = ran.stdout.lines().filter(|line| line.len() == 1 && *line != "n").collect();
+    assert_eq!(counts, ["1", "1", "1", "1", "2", "2"], "{ran:?}"); // COPY gives a count, too
+}
+
+#[test]
 fn the_first_error_ends_all() {
     let sql = "SELECT 1 AS a; SELECT predict('iri', 1); SELECT 2 AS b";
     let ran = run(&["-q", "--format", "csv", "-c", MODEL, "-c", sql, "-c", "SELECT 3"]);

@@ -1,6 +1,7 @@
 //! The cores that all runs share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct CoreBudget {
     total: usize,
     free: Arc<Semaphore>,
+    waiting: AtomicUsize,
 }
 
 /// Cores that are in use until this is dropped. Move it to where the run is, so that they are free when that has ended.
@@ -31,7 +33,7 @@ impl CoreBudget {
     /// A budget of `total` cores, at least one.
     pub fn new(total: usize) -> Self {
         let total = total.clamp(1, u32::MAX as usize);
-        Self { total, free: Arc::new(Semaphore::new(total)) }
+        Self { total, free: Arc::new(Semaphore::new(total)), waiting: AtomicUsize::new(0) }
     }
 
     /// All cores, free or not.
@@ -44,6 +46,11 @@ impl CoreBudget {
         self.free.available_permits()
     }
 
+    /// The runs that wait for cores at this moment.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Takes `count` cores (at most all) if they are free now, and nobody waits.
     pub fn try_take(&self, count: usize) -> Option<Cores> {
         let count = count.clamp(1, self.total) as u32; // no more than fit, see `new`
@@ -53,8 +60,25 @@ impl CoreBudget {
     /// Takes `count` cores (at most all) when they are free and those who came before have theirs.
     pub async fn take(&self, count: usize) -> Cores {
         let count = count.clamp(1, self.total) as u32; // no more than fit, see `new`
+        let _waiting = Waiting::new(&self.waiting);
         // Nothing closes the semaphore, which is the only error.
         Cores { permit: self.free.clone().acquire_many_owned(count).await.ok() }
+    }
+}
+
+/// One run in the line, counted until it has its cores or leaves.
+struct Waiting<'b>(&'b AtomicUsize);
+
+impl<'b> Waiting<'b> {
+    fn new(waiting: &'b AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -78,9 +102,11 @@ mod tests {
         assert!((&mut all).now_or_never().is_none(), "one core is in use");
         let mut next = Box::pin(budget.take(1));
         assert!((&mut next).now_or_never().is_none(), "a free core is kept for who came before");
+        assert_eq!(budget.waiting(), 2);
         drop(all);
         assert_eq!((&mut next).now_or_never().expect("the line is empty").count(), 1);
         drop(one);
         assert_eq!(budget.take(5).await.count(), 2, "all cores are the most there is");
+        assert_eq!(budget.waiting(), 0);
     }
 }

@@ -15,7 +15,7 @@ use url::Url;
 use super::JobDefinition;
 use super::output::scan_files;
 use super::output_store::{Listing, OutputStore};
-use super::state::OutputFile;
+use super::records::OutputFile;
 use super::target::Target;
 use crate::error::{Error, error};
 

@@ -8,10 +8,11 @@ use datafusion::execution::context::SessionContext;
 
 use super::job_log::JobLog;
 use super::query::JobQuery;
+use super::records::RunModel;
 use super::run_plan::{RunPlan, RunReason, file_of, read};
 use super::session::JobSession;
 use super::splits::{Cut, SMALLEST, Work, work};
-use super::state::{FORMAT, Generation, JobAction, JobState, RunModel, SplitKey};
+use super::state::{FORMAT, Generation, JobAction, JobState, SplitKey};
 use super::target::Target;
 use crate::catalog::ModelPin;
 use crate::error::{Result, error};

@@ -2,7 +2,8 @@
 
 use tokio::sync::mpsc;
 
-use super::state::{ActiveRun, RunSummary, SplitRecord};
+use super::records::{RunSummary, SplitRecord};
+use super::state::ActiveRun;
 
 /// Something that has happened in a run.
 #[derive(Debug, Clone)]

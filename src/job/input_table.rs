@@ -13,7 +13,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::state::InputFile;
+use super::records::InputFile;
 use crate::error::{Result, error};
 
 /// What a scan of a job's query is.

@@ -28,6 +28,7 @@ mod options;
 mod output;
 mod output_store;
 mod query;
+mod records;
 mod run_plan;
 mod score;
 mod session;
@@ -58,9 +59,9 @@ pub use events::JobEvent;
 pub(crate) use finish::RunRecord;
 pub(crate) use job_log::JobFolder;
 pub use options::{JobOptions, OnFileError, OnLookupChange, OnRowError};
+pub use records::{FileError, InputFile, OutputFile, RunModel, RunStatus, RunSummary, SplitRecord};
 pub use run_plan::RunReason;
 pub(crate) use state::JobState;
-pub use state::{FileError, InputFile, OutputFile, RunModel, RunStatus, RunSummary, SplitRecord};
 pub(crate) use table_function::{JobOutputFunction, named_outputs, pin_outputs, with_outputs};
 
 use crate::catalog::author;
@@ -462,7 +463,8 @@ async fn run(context: &SessionContext, log: JobLog, reason: RunReason, events: E
         if let Err(error) = claims.beat_during(worker.work(workers)).await {
             log::error!("job '{}': run {number} fails: {error}", log.name());
             worker.stop(Some(error.to_string())).await?;
-            claims.beat_during(finisher.finish(&claims)).await?;
+            let summary = claims.beat_during(finisher.finish(&claims)).await?;
+            events.send(JobEvent::Ended(Box::new(summary)));
             return Err(error.within(&format!("job '{}', run {number}", log.name())).into());
         }
         let summary = claims.beat_during(finisher.finish(&claims)).await?;

@@ -1,6 +1,6 @@
 //! Tells a server how a run has ended: the option `notify`.
 
-use super::state::RunSummary;
+use super::records::RunSummary;
 
 /// Posts the summary to `url`, several times if the server does not take it. What goes wrong is logged: the run has ended.
 #[cfg(feature = "http")]

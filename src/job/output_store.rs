@@ -16,7 +16,8 @@ use object_store::{
 use url::Url;
 
 use super::definition::generation_name;
-use super::state::{JobState, OutputFile};
+use super::records::OutputFile;
+use super::state::JobState;
 use super::target::{Target, below};
 use crate::storage::journal::timestamp;
 

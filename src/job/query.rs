@@ -20,10 +20,10 @@ use sha2::{Digest, Sha256};
 
 use super::failure::Failure;
 use super::input_table::{InputScan, ScanRole, file_range, input_file};
+use super::records::InputFile;
 use super::session::JobSession;
 use super::set_aside::{SetAsideExec, SetAsideRows};
 use super::splittable::cut_query;
-use super::state::InputFile;
 use super::tap::{Passed, TapExec};
 use super::{JobDefinition, OnRowError};
 use crate::catalog::{ModelHandle, ModelPin};
@@ -271,6 +271,21 @@ impl SplitPlan {
     pub(super) fn rows_in(&self) -> u64 {
         let of = if self.counted.is_empty() { &self.lookups } else { &self.counted };
         of.iter().map(|passed| passed.rows()).sum()
+    }
+
+    /// What ran each of its models that had rows: `native on cpu`.
+    pub(super) fn engines(&self) -> BTreeMap<String, String> {
+        let mut engines = BTreeMap::new();
+        let _ = self.plan.apply(|plan| {
+            if let Some(predict) = plan.downcast_ref::<PredictExec>()
+                && let Some(ran) = predict.ran_by()
+            {
+                let label = predict.model().handle().label().to_owned();
+                engines.insert(label, format!("{} on {}", ran.engine, ran.device));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        engines
     }
 
     /// Seconds that its models computed.

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::JobDefinition;
 use super::job_log::JobLog;
+use super::records::InputFile;
 use super::splits::Split;
-use super::state::{FORMAT, InputFile, SplitKey};
+use super::state::{FORMAT, SplitKey};
 use crate::catalog::ModelPin;
 use crate::error::{Result, bail};
 use crate::storage::journal::Formatted;

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::failure::{Failure, error_of, may_pass, of_query, of_writing};
 use super::query::JobQuery;
-use super::state::{FileError, InputFile, OutputFile, SplitRecord};
+use super::records::{FileError, InputFile, OutputFile, SplitRecord};
 use super::tap::TapExec;
 use super::target::Target;
 use super::{JobDefinition, OnFileError};
@@ -73,6 +73,7 @@ impl SplitScorer {
             started_at: now(),
             seconds: 0.0,
             model_seconds: 0.0,
+            engines: Default::default(),
             bytes_read: 0,
             bytes_written: 0,
             attempts: 0,
@@ -237,6 +238,7 @@ impl SplitScorer {
             *entry = (entry.0 + sum, entry.1 + count);
         }
         record.model_seconds += restricted.model_seconds();
+        record.engines.extend(restricted.engines());
         record.bytes_read += self.query.session.pins.take_bytes_read();
         Ok(())
     }

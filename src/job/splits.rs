@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Generation, InputFile, SplitKey};
+use super::records::InputFile;
+use super::state::{Generation, SplitKey};
 
 /// The largest split, unless the job says otherwise.
 const LARGEST: u64 = 128 << 20;
@@ -147,7 +148,7 @@ fn cut_files(mut files: Vec<InputFile>, cut: Cut) -> Vec<Split> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::state::SplitRecord;
+    use super::super::records::SplitRecord;
     use super::*;
 
     fn file(path: &str, size: u64) -> InputFile {
@@ -173,6 +174,7 @@ mod tests {
                 started_at: 0,
                 seconds: 0.0,
                 model_seconds: 0.0,
+                engines: Default::default(),
                 bytes_read: 0,
                 bytes_written: 0,
                 attempts: 1,

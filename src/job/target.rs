@@ -22,7 +22,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 
 use super::JobDefinition;
 use super::definition::generation_name;
-use super::state::OutputFile;
+use super::records::OutputFile;
 use super::stores::JobStores;
 use crate::error::{Error, Result, error};
 use crate::storage::patience;

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::claims::Claims;
 use super::events::{Events, JobEvent};
 use super::job_log::JobLog;
+use super::records::SplitRecord;
 use super::run_plan::RunPlan;
 use super::score::SplitScorer;
-use super::state::{ActiveRun, JobAction, JobState, SplitRecord};
+use super::state::{ActiveRun, JobAction, JobState};
 use crate::error::Result;
 
 /// How often a process that waits for others looks what they have done.

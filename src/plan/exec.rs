@@ -237,6 +237,13 @@ impl PredictExec {
     }
 }
 
+impl PredictExec {
+    /// What has run the model here, once it has.
+    pub(crate) fn ran_by(&self) -> Option<&Readiness> {
+        self.ran.get()
+    }
+}
+
 impl DisplayAs for PredictExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let model = self.model.handle().label();

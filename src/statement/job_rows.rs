@@ -138,6 +138,8 @@ fn run_rows(runs: Vec<(&str, RunSummary, bool)>) -> DFResult<RecordBatch> {
     let models = runs.iter().map(|(_, run, _)| {
         run.models.iter().map(|model| (model.label.clone(), model.sha256.clone())).collect::<Vec<_>>()
     });
+    let machines: Vec<_> =
+        runs.iter().map(|(_, run, _)| run.machines.iter().map(String::as_str).collect::<Vec<_>>().join(", ")).collect();
     let ended = |(_, run, running): &(&str, RunSummary, bool)| (!running).then_some(run.ended_at);
     let seconds = runs.iter().map(|row| ended(row).map(|ended| (ended - row.1.started_at) as f64 / 1e6));
     Ok(RecordBatch::try_from_iter_with_nullable([
@@ -147,6 +149,8 @@ fn run_rows(runs: Vec<(&str, RunSummary, bool)>) -> DFResult<RecordBatch> {
         ("status", texts(status), false),
         ("error", optional_texts(runs.iter().map(|(_, run, _)| run.error.clone())), true),
         ("models", map(models.map(Vec::into_iter))?, false),
+        ("engines", map(runs.iter().map(|(_, run, _)| run.engines.clone().into_iter()))?, false),
+        ("machines", texts(machines.iter().map(String::as_str)), false),
         ("generation", each(|run| run.generation), false),
         ("started_at", times(runs.iter().map(|(_, run, _)| run.started_at)), false),
         ("ended_at", optional_times(runs.iter().map(ended)), true),
@@ -204,6 +208,7 @@ pub(super) fn splits(views: &[JobView]) -> DFResult<RecordBatch> {
         ("started_at", times(rows.iter().map(|row| row.2.started_at)), false),
         ("seconds", floats(rows.iter().map(|row| row.2.seconds)), false),
         ("model_seconds", floats(rows.iter().map(|row| row.2.model_seconds)), false),
+        ("engines", map(rows.iter().map(|row| row.2.engines.clone().into_iter()))?, false),
         ("bytes_read", each(|split| split.bytes_read), false),
         ("bytes_written", each(|split| split.bytes_written), false),
         ("attempts", each(|split| u64::from(split.attempts)), false),

@@ -65,6 +65,7 @@ ECS = {
 def check_ecs(text):
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert any("has ended" in line["message"] for line in lines), text
+    assert any({"job", "run"} <= set(line["labels"]) for line in lines), text
     for line in lines:
         assert set(line) == set(ECS), line
         for field, kind in ECS.items():
