@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks jobs watching queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks texts jobs watching queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -27,7 +27,7 @@ lint: ## format and lints
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 # The bare library, and three that reach further.
-COMBINATIONS := none onnxruntime http,mlflow aws,azure,gcp,http,mlflow,onnxruntime,proto
+COMBINATIONS := none onnxruntime,text http,mlflow aws,azure,gcp,http,mlflow,onnxruntime,proto,text
 OF_LIBRARY   := --package datafusion-predict --no-default-features --features
 
 features: ## the native crate alone, and the library with four sets of features, and how many packages each has
@@ -63,6 +63,13 @@ matrix: runtime ## hundreds of models by the converters, against Python's onnxru
 
 jobs: servers ## jobs of which one process is killed in each run: 100 times in a folder, 20 times on S3
 	JOB_KILLS=100 cargo test --workspace $(FEATURES) --test jobs -- --nocapture killed
+
+texts: runtime ## real sentence encoders, against Python text by text, and how fast
+	. benches/environment.sh && environment texts tests/texts/requirements.txt
+	cargo build --workspace --release
+	test -f "$(CACHE)/texts/minilm/model.onnx" || "$(CACHE)/venv-texts/bin/python" tests/texts/minilm.py "$(CACHE)/texts/minilm"
+	"$(CACHE)/venv-texts/bin/python" -B tests/texts/check.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
+	"$(CACHE)/venv-texts/bin/python" -B benches/texts.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
 
 watching: ## metrics, dashboard, alerts and logs against a real Prometheus (Debian's package `prometheus`)
 	cargo build --workspace

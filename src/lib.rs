@@ -58,7 +58,7 @@ pub use session::{PredictExt, PredictSql};
 pub use statement::{PredictStatement, job_summary, parse_sql, run_statement};
 
 // Models as data, and how they are called.
-pub use call::{DependentRows, FeatureName, GivenLabels, ModelOptions, NullPolicy};
+pub use call::{DependentRows, FeatureName, GivenLabels, ModelOptions, NullPolicy, OnLongText, Pooling, TextOptions};
 /// Models as data, and the engine that needs no library, for who uses them alone.
 pub use datafusion_predict_native as native;
 pub use datafusion_predict_native::{
@@ -89,6 +89,7 @@ pub use cancel::{CancelOnDrop, CancelToken};
 pub use engine::ort::{OrtEngine, onnxruntime_folder};
 pub use engine::{
     Columnar, CoreBudget, Cores, Device, Engine, Executable, NativeEngine, PrepareRequest, Prepared, RunContext,
+    RunCounts,
 };
 
 // Plans.

@@ -14,7 +14,7 @@ use datafusion::logical_expr::planner::RelationPlanner;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion_predict_udfs::{ModelResolver, all_functions};
+use datafusion_predict_udfs::{ModelResolver, all_functions, vector_avg};
 
 use crate::cancel::CancelToken;
 use crate::config::PredictConfig;
@@ -59,6 +59,7 @@ impl PredictExt for SessionStateBuilder {
 
         let resolver: Arc<dyn ModelResolver> = Arc::new(CatalogResolver::new(runtime.clone()));
         self.scalar_functions().get_or_insert_default().extend(all_functions(&resolver));
+        self.aggregate_functions().get_or_insert_default().push(vector_avg());
         if first {
             let planners: [Arc<dyn RelationPlanner>; 2] = [Arc::new(MlPredictPlanner), Arc::new(MlComparePlanner)];
             self.relation_planners().get_or_insert_default().splice(0..0, planners);

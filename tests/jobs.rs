@@ -219,6 +219,22 @@ async fn a_group_of_small_files_stays_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_later_may_hold_nulls_and_lack_columns() {
+    let lake = Lake::new().await;
+    // Literals and series are columns without NULL.
+    lake.file("a", 0, 10).await;
+    let query = "SELECT id, predict('linear', t.*) AS p FROM '{in}' t";
+    lake.job(query, "").await;
+    lake.run().await;
+    lake.sql("COPY (SELECT 10 AS id, CAST(NULL AS DOUBLE) AS a, 1.0 AS b) TO '{in/b.parquet}'").await;
+    lake.sql("COPY (SELECT 11 AS id, 2.0 AS a) TO '{in/c.parquet}'").await;
+    let run = lake.run().await;
+    assert_eq!((run.status, run.rows_out), (RunStatus::Done, 2));
+    let nulls = lake.number("SELECT count(*) FROM job_output('j') WHERE p IS NULL").await;
+    assert_eq!((nulls, lake.number("SELECT count(*) FROM job_output('j')").await), (2, 12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_files_are_cut_at_row_groups() {
     let lake = Lake::new().await;
     lake.sql("SET datafusion.execution.parquet.max_row_group_size = 20000").await;

@@ -49,7 +49,19 @@ const CRATES: [Crate; 3] = [
     Crate {
         name: "datafusion-predict-udfs",
         sources: "udfs/src",
-        layers: &["register", "bind", "predict", "traffic", "compare", "model_function", "plain", "model", "suggest"],
+        layers: &[
+            "register",
+            "vectors",
+            "bind",
+            "predict",
+            "purpose",
+            "traffic",
+            "compare",
+            "model_function",
+            "plain",
+            "model",
+            "suggest",
+        ],
     },
 ];
 

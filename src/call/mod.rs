@@ -4,8 +4,10 @@ mod features;
 mod labels;
 mod options;
 mod signature;
+mod texts;
 
 pub use features::FeatureName;
 pub use labels::GivenLabels;
 pub use options::{DependentRows, ModelOptions, NullPolicy};
 pub(crate) use signature::CallSignature;
+pub use texts::{OnLongText, Pooling, TextOptions};

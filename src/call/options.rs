@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::GivenLabels;
+use super::{GivenLabels, TextOptions};
 use crate::encode::BytesTaken;
 use crate::engine::Device;
 use crate::error::{Error, Result, bail, error};
@@ -118,11 +118,13 @@ pub struct ModelOptions {
     pub bytes: Option<BytesTaken>,
     /// What a value of bytes that is too short is padded with; 0 if not given.
     pub pad: Option<u32>,
+    /// How a model of texts is called.
+    pub texts: TextOptions,
 }
 
 impl ModelOptions {
-    /// The names of all options.
-    pub const NAMES: [&str; 13] = [
+    /// The names of all options but those of [`TextOptions`].
+    const OF_ALL: [&str; 13] = [
         "output",
         "class",
         "on_null",
@@ -155,7 +157,9 @@ impl ModelOptions {
         let mut seen = vec![];
         for (name, value) in pairs {
             let name = name.to_lowercase();
+            let of_texts = options.texts.take(&name, value)?;
             match name.as_str() {
+                _ if of_texts => {}
                 "output" => options.output = Some(value.to_owned()),
                 "class" => options.class = Some(value.to_owned()),
                 "on_null" => options.on_null = Some(value.parse()?),
@@ -195,7 +199,7 @@ impl ModelOptions {
                     options.sizes.insert(name["size.".len()..].to_owned(), size);
                 }
                 _ => {
-                    let names = [Self::NAMES.as_slice(), other].concat();
+                    let names = [Self::OF_ALL.as_slice(), &TextOptions::NAMES, other].concat();
                     let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
                     let near = near.map(|near| format!("; did you mean '{near}'?"));
                     let near = near.unwrap_or_else(|| format!("; there are {}", names.join(", ")));
@@ -239,7 +243,8 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("pad", options.pad.map(|pad| pad.to_string())),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        pairs.chain(constants).chain(sizes).collect()
+        let of_texts = options.texts.pairs().into_iter().map(|(name, value)| (name.to_owned(), value));
+        pairs.chain(constants).chain(sizes).chain(of_texts).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use datafusion_predict_native::{Dimension, ElementType, Signature, TensorSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{CallSignature, FeatureName};
-use crate::encode::{InputEncoder, list_type, map_type};
+use crate::encode::{InputEncoder, list_type, map_type, vector_type};
 
 /// Features and outputs of a version, as texts that outlast this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ fn type_text(data_type: &DataType) -> String {
     let field = |field: &FieldRef| type_text(field.data_type());
     match data_type {
         DataType::List(item) => format!("List({})", field(item)),
-        DataType::FixedSizeList(item, size) => format!("FixedSizeList({size} x {})", field(item)),
+        DataType::FixedSizeList(item, size) => format!("Vector({size} x {})", field(item)),
         DataType::Struct(fields) => {
             let fields: Vec<_> = fields.iter().map(|it| format!("{}: {}", it.name(), field(it))).collect();
             format!("Struct({})", fields.join(", "))
@@ -241,6 +241,11 @@ fn parse_nested(text: &str, depth: usize) -> Option<(DataType, &str)> {
     if let Some(inner) = text.strip_prefix("List(") {
         let (item, rest) = parse_type(inner)?;
         return Some((list_type(item), rest.strip_prefix(')')?));
+    }
+    if let Some(inner) = text.strip_prefix("Vector(") {
+        let (size, inner) = inner.split_once(" x ")?;
+        let (item, rest) = parse_type(inner)?;
+        return Some((vector_type(item, size.parse().ok()?), rest.strip_prefix(')')?));
     }
     if let Some(inner) = text.strip_prefix("FixedSizeList(") {
         let (item, rest) = parse_type(inner.split_once(" x ")?.1)?;

@@ -119,7 +119,9 @@ impl InputEncoder {
 
     /// Whether the arguments are one list column that holds a matrix' rows.
     fn is_list_of_features(&self, types: &[&DataType]) -> bool {
-        self.matrix().is_some() && matches!(types, [only] if is_list_like(only))
+        let Some(matrix) = self.matrix() else { return false };
+        // Bytes are no texts.
+        matches!(types, [only] if is_list(only) || (is_bytes(only) && matrix.element != ElementType::String))
     }
 
     /// Whether a NULL in this argument can be given to the model, as NaN.

@@ -12,10 +12,12 @@ mod lists;
 mod missing;
 mod nulls;
 mod outputs;
+mod text;
 
 pub use bytes::BytesTaken;
 pub(crate) use inputs::{ArgumentError, InputEncoder, element_tensor, is_list_like};
 pub(crate) use lists::{BytesFit, as_lists};
 pub(crate) use missing::with_missing_text;
 pub(crate) use nulls::{list_nulls, row_nulls, rows_without_nulls, scatter};
-pub(crate) use outputs::{OutputColumn, concat, list_type, map_type, struct_fields};
+pub(crate) use outputs::{OutputColumn, concat, list_type, map_type, struct_fields, vector_type};
+pub(crate) use text::{Tokenize, TokenizerFile, Tokens};

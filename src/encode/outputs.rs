@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, MapArray, StringArray, StructArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Int64Array, ListArray, MapArray, StringArray, StructArray,
+};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
@@ -24,6 +26,8 @@ enum Form {
     Scalar,
     /// `[N,d…]`: nested lists; `None` for a dimension that differs from run to run.
     Lists(Vec<Option<usize>>),
+    /// `[N,k]`: lists of a fixed size, which functions of vectors take.
+    Vector(usize),
     /// One column of `[N,k]`.
     Class(usize),
     /// `[N,k]`: a map from label to value.
@@ -62,6 +66,17 @@ impl OutputColumn {
         Self { name: spec.name.clone(), data_type, form }
     }
 
+    /// The column for an output that is a vector for each row.
+    pub(crate) fn vector(spec: &TensorSpec) -> Self {
+        match spec.row_shape() {
+            [Dimension::Fixed(size)] if i32::try_from(*size).is_ok() => {
+                let data_type = vector_type(spec.element.arrow(), *size as i32); // it fits
+                Self { name: spec.name.clone(), data_type, form: Form::Vector(*size) }
+            }
+            _ => Self::new(spec, None),
+        }
+    }
+
     /// The column for one class: the one at `position` among the output's columns.
     pub(crate) fn class(spec: &TensorSpec, position: usize) -> Self {
         Self { name: spec.name.clone(), data_type: spec.element.arrow(), form: Form::Class(position) }
@@ -88,7 +103,7 @@ impl OutputColumn {
     pub(crate) fn holds_floats(&self) -> bool {
         fn is_float(data_type: &DataType) -> bool {
             match data_type {
-                DataType::List(item) => is_float(item.data_type()),
+                DataType::List(item) | DataType::FixedSizeList(item, _) => is_float(item.data_type()),
                 DataType::Map(entries, _) => match entries.data_type() {
                     DataType::Struct(pair) => pair.last().is_some_and(|value| is_float(value.data_type())),
                     _ => false,
@@ -153,6 +168,11 @@ impl OutputColumn {
             Form::Sequence(_) => Err("is a sequence within a sequence".to_owned()),
             Form::Label(labels, classes) if width == 1 => label(labels, classes.as_deref(), &values),
             Form::Label(..) => Err(format!("has shape {shape:?}, expected the number of a class for each row")),
+            Form::Vector(size) if shape.len() == 2 && width == *size => {
+                let vectors = FixedSizeListArray::try_new(item(values.data_type().clone()), width as i32, values, None);
+                vectors.map(|vectors| Arc::new(vectors) as ArrayRef).map_err(|error| error.to_string())
+            }
+            Form::Vector(size) => Err(format!("has shape {shape:?}, expected {size} values for each row")),
             Form::Class(position) if shape.len() == 2 && *position < width => {
                 let indices: Int64Array = (0..rows).map(|row| (row * width + position) as i64).collect();
                 compute::take(&values, &indices, None).map_err(|error| error.to_string())
@@ -192,6 +212,11 @@ pub(crate) fn struct_fields(columns: &[OutputColumn]) -> Fields {
 /// The type of lists of `inner`.
 pub(crate) fn list_type(inner: DataType) -> DataType {
     DataType::List(item(inner))
+}
+
+/// The type of vectors of `size` values.
+pub(crate) fn vector_type(inner: DataType, size: i32) -> DataType {
+    DataType::FixedSizeList(item(inner), size)
 }
 
 fn item(data_type: DataType) -> FieldRef {

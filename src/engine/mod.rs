@@ -1,6 +1,7 @@
 //! What can run a model: the trait, and the engines that come with the library.
 
 mod cores;
+mod counts;
 mod device;
 mod native;
 #[cfg(feature = "onnxruntime")]
@@ -14,6 +15,8 @@ use datafusion::arrow::array::ArrayRef;
 use datafusion_predict_native::{Model, Tensor, TensorSpec};
 
 pub use cores::{CoreBudget, Cores};
+pub use counts::RunCounts;
+pub(crate) use counts::TextCounts;
 pub use device::Device;
 pub use native::NativeEngine;
 pub(crate) use trim::trim;
@@ -130,6 +133,11 @@ pub trait Columnar {
     /// # Errors
     /// As [`Executable::run`].
     fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>>;
+
+    /// Whether each row is scored for itself, so that the rows beside it can't matter.
+    fn scores_rows_apart(&self) -> bool {
+        true
+    }
 }
 
 /// What a run needs to know of the query that it belongs to.
@@ -141,10 +149,12 @@ pub struct RunContext {
     pub cancel: CancelToken,
     /// Whether it tries the model on made-up rows: memory that it takes is not kept for the next run.
     pub is_trial: bool,
+    /// What runs count, all runs of a query together.
+    pub counts: Arc<RunCounts>,
 }
 
 impl Default for RunContext {
     fn default() -> Self {
-        Self { threads: 1, cancel: CancelToken::default(), is_trial: false }
+        Self { threads: 1, cancel: CancelToken::default(), is_trial: false, counts: Arc::default() }
     }
 }

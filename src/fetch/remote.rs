@@ -100,7 +100,11 @@ impl Download<'_> {
             let (folder, file) =
                 if file == mlmodel::DESCRIPTION { self.described(folder, &mut entry).await? } else { (folder, file) };
             entry.main.clone_from(&file);
-            for name in self.external_files(&file).await? {
+            let (external, companions) = self.external_files(&file).await?;
+            for name in companions {
+                self.file(&folder, name, &mut entry).await?;
+            }
+            for name in external {
                 let name = inside(self.uri, &name)?;
                 if !self.file(&folder, &name, &mut entry).await? {
                     bail!(Unreadable, "'{}': its external weights '{name}' are not there", self.uri);
@@ -128,7 +132,7 @@ impl Download<'_> {
         Ok((folder, file))
     }
 
-    async fn external_files(&self, file: &str) -> Result<Vec<String>> {
+    async fn external_files(&self, file: &str) -> Result<(Vec<String>, &'static [&'static str])> {
         let (uri, path) = (self.uri.to_owned(), self.folder.join(file));
         background::blocking(move || Ok(Model::external_files(&uri, &path)?)).await
     }

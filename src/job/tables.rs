@@ -91,7 +91,11 @@ fn files_definition(table: &ListingTable) -> Result<FilesDefinition> {
         format: options.format.get_ext(),
         format_options: format_options(options.format.as_ref()),
         extension: options.file_extension.clone(),
-        columns: columns.into_iter().map(|field| Column::of(field)).collect::<Result<_>>()?,
+        // A file that comes later may have a NULL, or lack a column, where those of today have none.
+        columns: columns
+            .into_iter()
+            .map(|field| Ok(Column { nullable: true, ..Column::of(field)? }))
+            .collect::<Result<_>>()?,
         partition_by: folders.into_iter().map(|field| Column::of(field)).collect::<Result<_>>()?,
     })
 }

@@ -1,7 +1,10 @@
 //! What EXPLAIN ANALYZE shows of a prediction.
 
+use std::sync::OnceLock;
+
 use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
 
+use crate::engine::TextCounts;
 use crate::scoring::ScoreStats;
 
 /// The metrics of one partition.
@@ -15,6 +18,10 @@ pub(super) struct PredictMetrics {
     encode_time: Time,
     run_time: Time,
     decode_time: Time,
+    /// Of a model of texts: tokens, padding, texts that were cut, rows whose text occurs again. Not there before there are any.
+    texts: OnceLock<[Count; 4]>,
+    set: ExecutionPlanMetricsSet,
+    partition: usize,
 }
 
 impl PredictMetrics {
@@ -30,6 +37,9 @@ impl PredictMetrics {
             encode_time: time("encode_time"),
             run_time: time("run_time"),
             decode_time: time("decode_time"),
+            texts: OnceLock::new(),
+            set: set.clone(),
+            partition,
         }
     }
 
@@ -39,6 +49,13 @@ impl PredictMetrics {
             rows_failed.add(stats.rows_failed);
         }
         self.batches.add(stats.batches);
+        if stats.texts != TextCounts::default() {
+            let counter = |name: &'static str| MetricBuilder::new(&self.set).counter(name, self.partition);
+            let names = ["tokens", "padding", "truncated", "repeated"];
+            let counts = self.texts.get_or_init(|| names.map(counter));
+            let TextCounts { tokens, padding, truncated, repeated } = stats.texts;
+            counts.iter().zip([tokens, padding, truncated, repeated]).for_each(|(count, more)| count.add(more));
+        }
         self.wait_time.add_duration(stats.wait);
         self.encode_time.add_duration(stats.encode);
         self.run_time.add_duration(stats.run);

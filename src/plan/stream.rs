@@ -255,7 +255,7 @@ impl PredictStream {
             let most = self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1);
             let batch_size = self.batch_size.bounded(most);
             let fixed = predictor.fixed_batch().unwrap_or(1);
-            let rows = batch_size.unit(left).next_multiple_of(fixed).min(left);
+            let rows = batch_size.unit(left, threads).next_multiple_of(fixed).min(left);
             let features: Vec<_> = open.features.iter().map(|feature| feature.slice(open.started, rows)).collect();
             let bytes = rows.saturating_mul(open.bytes_of_row);
             open.started += rows;

@@ -24,6 +24,10 @@ pub struct ModelTotals {
     pub batches: u64,
     /// Rows that it could not score.
     pub rows_failed: u64,
+    /// Tokens that were given to it, if it is a model of texts.
+    pub tokens: u64,
+    /// Texts that had more tokens than it takes.
+    pub texts_truncated: u64,
     /// Time that runs have waited for cores.
     pub wait: Duration,
     /// Time from Arrow to tensors.
@@ -41,6 +45,8 @@ pub(crate) struct Totals {
     rows: AtomicU64,
     batches: AtomicU64,
     rows_failed: AtomicU64,
+    tokens: AtomicU64,
+    texts_truncated: AtomicU64,
     /// In nanoseconds: wait, encode, run, decode.
     times: [AtomicU64; 4],
 }
@@ -56,6 +62,8 @@ impl Totals {
         add(&self.rows, stats.rows);
         add(&self.batches, stats.batches);
         add(&self.rows_failed, stats.rows_failed);
+        add(&self.tokens, stats.texts.tokens);
+        add(&self.texts_truncated, stats.texts.truncated);
         for (counter, time) in self.times.iter().zip([stats.wait, stats.encode, stats.run, stats.decode]) {
             add(counter, time.as_nanos() as usize);
         }
@@ -87,6 +95,8 @@ impl AllTotals {
                 rows: read(&totals.rows),
                 batches: read(&totals.batches),
                 rows_failed: read(&totals.rows_failed),
+                tokens: read(&totals.tokens),
+                texts_truncated: read(&totals.texts_truncated),
                 wait,
                 encode,
                 run,

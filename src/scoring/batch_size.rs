@@ -54,6 +54,9 @@ const QUICK: Duration = Duration::from_micros(300);
 /// What one thread scores at once: others may want its core, and the query may be cancelled.
 const UNIT: Duration = Duration::from_millis(10);
 
+/// Rows of a window, at least, where there are more: of fewer, few are alike.
+const SMALLEST_WINDOW: usize = 128;
+
 /// A size must be this much worse than the one before it to be given up: times differ from run to run.
 const WORSE: f64 = 1.15;
 
@@ -65,6 +68,8 @@ pub(crate) struct BatchSize {
     /// Seconds for a row, in the last run.
     time_of_row: f64,
     growth: Option<Growth>,
+    /// Whether it is a window of rows, of which the model makes runs of its own.
+    is_window: bool,
     /// What it was before rows took too many bytes.
     unbounded: Option<Box<BatchSize>>,
 }
@@ -79,13 +84,18 @@ struct Growth {
 impl BatchSize {
     /// Runs of `rows` rows.
     pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: rows.max(1), time_of_row: 0.0, growth: None, unbounded: None }
+        Self { rows: rows.max(1), time_of_row: 0.0, growth: None, is_window: false, unbounded: None }
     }
 
     /// Runs of `rows` rows at first, and of up to `most`.
     pub(crate) fn growing(rows: usize, most: usize) -> Self {
         let rows = rows.max(1);
         Self { growth: (most > rows).then_some(Growth { most, before: None }), ..Self::new(rows) }
+    }
+
+    /// Windows of at most `rows` rows, of which the model makes runs of its own.
+    pub(crate) fn windows(rows: usize) -> Self {
+        Self { is_window: true, ..Self::new(rows) }
     }
 
     /// Rows for the next run.
@@ -122,7 +132,13 @@ impl BatchSize {
     }
 
     /// Of `rows` rows, how many one thread should score before it looks up: some runs, which take no longer than one should.
-    pub(crate) fn unit(&self, rows: usize) -> usize {
+    ///
+    /// Windows become smaller towards the end of the rows, so that `threads` threads end together.
+    pub(crate) fn unit(&self, rows: usize, threads: usize) -> usize {
+        if self.is_window {
+            let share = rows.div_ceil(2 * threads.max(1));
+            return if threads > 1 { share.max(SMALLEST_WINDOW) } else { rows }.min(self.rows).min(rows);
+        }
         let runs =
             if self.time_of_row > 0.0 { (UNIT.as_secs_f64() / self.time_of_row) as usize / self.rows } else { 1 };
         runs.max(1).saturating_mul(self.rows).min(rows)
@@ -131,7 +147,7 @@ impl BatchSize {
     /// Learns that a run of `rows` rows took `duration`.
     pub(super) fn observe(&mut self, rows: usize, duration: Duration) {
         self.time_of_row = duration.as_secs_f64() / rows.max(1) as f64;
-        if rows < self.rows {
+        if rows < self.rows || self.is_window {
             return; // a remainder tells nothing of a whole batch
         }
         if duration > LONGEST_RUN {
@@ -207,12 +223,16 @@ mod tests {
     #[test]
     fn a_unit_is_some_runs() {
         let mut size = BatchSize::new(64);
-        assert_eq!(size.unit(8192), 64, "nothing is known yet");
+        assert_eq!(size.unit(8192, 2), 64, "nothing is known yet");
         size.observe(64, MS);
-        assert_eq!(size.unit(8192), 640);
-        assert_eq!(size.unit(30), 30);
+        assert_eq!(size.unit(8192, 2), 640);
+        assert_eq!(size.unit(30, 2), 30);
         assert!(size.is_worth_sharing(64) && !size.is_worth_sharing(8));
         size.observe(64, MS / 1000);
-        assert_eq!(size.unit(8192), 8192);
+        assert_eq!(size.unit(8192, 2), 8192);
+
+        let mut window = BatchSize::windows(4096);
+        window.observe(4096, 60_000 * MS);
+        assert_eq!((window.unit(10_000, 1), window.unit(5000, 2), window.unit(200, 2)), (4096, 1250, 128));
     }
 }

@@ -1,6 +1,6 @@
 //! Made-up inputs, on which a model is tried before it has seen a row.
 
-use datafusion::arrow::array::StringArray;
+use datafusion::arrow::array::{Array, StringArray};
 use datafusion_predict_native::{ElementType, Tensor, TensorData, TensorSpec};
 use half::{bf16, f16};
 
@@ -34,6 +34,16 @@ pub(super) enum Floats {
 pub(super) fn rows(inputs: &[TensorSpec], rows: usize, size: usize, floats: Floats) -> Result<Vec<Tensor>> {
     let each = inputs.iter().enumerate();
     each.map(|(number, input)| varied(input, number, shape(input, rows, size)?, floats)).collect()
+}
+
+/// Puts words in place of empty texts: one more in each row, so that rows differ in length, too.
+pub(super) fn with_words(tensor: &mut Tensor) {
+    const WORDS: [&str; 8] = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs"];
+    if let TensorData::String(texts) = &tensor.data {
+        let text =
+            |row: usize| WORDS.iter().cycle().skip(row).take(row % 16 + 1).copied().collect::<Vec<_>>().join(" ");
+        tensor.data = TensorData::String(StringArray::from_iter_values((0..texts.len()).map(text)));
+    }
 }
 
 fn shape(input: &TensorSpec, rows: usize, size: usize) -> Result<Vec<usize>> {

@@ -23,6 +23,7 @@ mod rows_first;
 mod run;
 mod score;
 mod sizes;
+mod text;
 mod trial;
 
 use std::sync::Arc;

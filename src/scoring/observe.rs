@@ -48,7 +48,7 @@ impl Trial<'_> {
             }
             let rows = fixed.unwrap_or(if is_large(inputs, size) { LARGE_ROWS } else { 2 + i % 2 });
             let values = if varied {
-                made_up::rows(inputs, rows, size, Floats::Positive)
+                self.rows(inputs, rows, size, Floats::Positive)
             } else {
                 made_up::zeros(inputs, rows, size)
             };
@@ -96,7 +96,7 @@ impl Trial<'_> {
         let mut shortest: Option<Duration> = None;
         let mut rows = fixed_rows(inputs).unwrap_or(2);
         for _ in 0..3 {
-            let Ok(values) = made_up::rows(inputs, rows, size, Floats::Positive) else { break };
+            let Ok(values) = self.rows(inputs, rows, size, Floats::Positive) else { break };
             let start = Instant::now();
             match self.run(by_rows, &values) {
                 Ok(_) => {}

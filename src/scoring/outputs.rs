@@ -14,7 +14,8 @@ pub(super) struct SelectedOutput {
 }
 
 impl SelectedOutput {
-    fn tensor(spec: &TensorSpec) -> Self {
+    /// A tensor.
+    pub(super) fn tensor(spec: &TensorSpec) -> Self {
         Self { name: spec.name.clone(), is_sequence: false, tensors: vec![spec.clone()] }
     }
 

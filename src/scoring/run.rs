@@ -55,6 +55,7 @@ impl Scorer<'_> {
             }
         };
         lap(&mut clock, &mut self.stats.run);
+        self.stats.texts += self.context.counts.take();
         let scores = predictor.decode(outputs, batch.rows, wanted)?;
         lap(&mut clock, &mut self.stats.decode);
         self.stats.rows += wanted;

@@ -14,7 +14,7 @@ use crate::call::NullPolicy;
 use crate::encode::{
     BytesFit, as_lists, is_list_like, list_nulls, row_nulls, rows_without_nulls, scatter, with_missing_text,
 };
-use crate::engine::RunContext;
+use crate::engine::{RunContext, TextCounts};
 use crate::error::{Result, error};
 
 /// What scoring some rows took.
@@ -34,6 +34,8 @@ pub(crate) struct ScoreStats {
     pub run: Duration,
     /// Time from tensors to Arrow.
     pub decode: Duration,
+    /// What a model of texts has counted.
+    pub texts: TextCounts,
 }
 
 /// A query's use of a model: what all of its runs share.

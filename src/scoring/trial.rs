@@ -13,7 +13,7 @@ use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first
 use super::limit::limited;
 use super::made_up::{self, Floats};
 use crate::cancel::CancelToken;
-use crate::engine::{Executable, RunContext};
+use crate::engine::{Columnar, Executable, RunContext};
 use crate::error::{ErrorKind, Result, bail};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
@@ -64,6 +64,8 @@ pub(super) struct Trial<'a> {
     cancel: &'a CancelToken,
     /// The longest that one may take.
     max_run: Option<Duration>,
+    /// Whether texts are words, as models of texts take them, and not names of categories.
+    words: bool,
     /// When all of it should be over. None where the answer decides what is scored: it must not depend on how fast the machine
     /// is today.
     deadline: Option<Instant>,
@@ -76,7 +78,21 @@ impl<'a> Trial<'a> {
         cancel: &'a CancelToken,
         max_run: Option<Duration>,
     ) -> Self {
-        Self { label, executable, cancel, max_run, deadline: Some(Instant::now() + LONGEST) }
+        Self { label, executable, cancel, max_run, words: false, deadline: Some(Instant::now() + LONGEST) }
+    }
+
+    /// The same on words, for a model of texts.
+    pub(super) fn with_words(self, words: bool) -> Self {
+        Self { words, ..self }
+    }
+
+    /// Rows that differ, as the model takes them.
+    pub(super) fn rows(&self, inputs: &[TensorSpec], rows: usize, size: usize, floats: Floats) -> Result<Vec<Tensor>> {
+        let mut made_up = made_up::rows(inputs, rows, size, floats)?;
+        if self.words {
+            made_up.iter_mut().for_each(made_up::with_words);
+        }
+        Ok(made_up)
     }
 
     pub(super) fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -224,7 +240,7 @@ impl<'a> Trial<'a> {
         // What is wrong with an output is said when its sizes are learned.
         let outputs_at = found.iter().map(|axis| Some(axis.unwrap_or(0))).collect();
         let mut axes = RowAxes { inputs: assigned, outputs: outputs_at, ranks };
-        if self.executable.columnar().is_some() && known {
+        if self.executable.columnar().is_some_and(Columnar::scores_rows_apart) && known {
             // It computes row by row.
             return Ok(Some(Found { axes, dependence: Dependence::Independent, has_rows: true }));
         }
@@ -269,7 +285,7 @@ impl<'a> Trial<'a> {
         size: usize,
         floats: Floats,
     ) -> Result<Option<Vec<Tensor>>> {
-        let Ok(varied) = made_up::rows(specs, rows, size, floats) else { return Ok(None) };
+        let Ok(varied) = self.rows(specs, rows, size, floats) else { return Ok(None) };
         let same = vec![0; rows];
         let each = varied.into_iter().zip(inputs).zip(assignment.iter().zip(specs));
         let each = each.map(|((tensor, input), (axis, spec))| match (&input.constant, axis) {

@@ -195,7 +195,7 @@ async fn plan(state: &SessionState, statement: &Statement, runtime: &PredictRunt
 /// Whether `statement` names what calls models, or a table of models.
 fn may_call_models(statement: &Statement) -> bool {
     let text = statement.to_string().to_lowercase();
-    ["predict", "ml_compare"].iter().any(|word| text.contains(word))
+    ["predict", "ml_compare", "embed", "classify", "rerank"].iter().any(|word| text.contains(word))
 }
 
 /// Whether what `plan` gives depends on what the catalog holds.

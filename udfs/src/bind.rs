@@ -44,6 +44,7 @@ pub fn bind_call(
     };
     let bind = |model| -> Result<BoundCall> {
         let model = choose(model);
+        function.purpose().check(model.as_ref())?;
         let features = features(model.as_ref(), arguments.clone(), input, schema)?;
         let types = features.iter().map(|feature| feature.get_type(schema)).collect::<Result<Vec<_>>>()?;
         model.check_arguments(&types)?;

@@ -16,9 +16,11 @@ mod model;
 mod model_function;
 mod plain;
 mod predict;
+mod purpose;
 mod register;
 mod suggest;
 mod traffic;
+mod vectors;
 
 pub use bind::{bind_call, is_wildcard, wildcard_columns};
 pub use compare::CompareFunction;
@@ -26,6 +28,8 @@ pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel, is_pr
 pub use model_function::ModelFunction;
 pub use plain::PlainFunction;
 pub use predict::PredictFunction;
+pub use purpose::Purpose;
 pub use register::{all_functions, register_all};
 pub use suggest::nearest;
 pub use traffic::TrafficFunction;
+pub use vectors::{VectorAverage, VectorFunction, vector_avg, vector_functions};

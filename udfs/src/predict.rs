@@ -13,6 +13,7 @@ use datafusion::logical_expr::{
 
 use crate::model::{ModelResolver, OnFailure, Resolved};
 use crate::model_function::{ModelFunction, is_constant};
+use crate::purpose::Purpose;
 
 /// `predict('name', …)` or `try_predict('name', …)`, not yet bound to a version of the model.
 ///
@@ -25,6 +26,7 @@ use crate::model_function::{ModelFunction, is_constant};
 pub struct PredictFunction {
     resolver: Arc<dyn ModelResolver>,
     on_failure: OnFailure,
+    purpose: Purpose,
     signature: Signature,
 }
 
@@ -32,7 +34,13 @@ impl PredictFunction {
     /// `predict` for [`OnFailure::Error`], `try_predict` for [`OnFailure::Null`], `predict_error` for [`OnFailure::Reason`].
     pub fn new(resolver: Arc<dyn ModelResolver>, on_failure: OnFailure) -> Self {
         // Volatile, so that PREPARE, which optimizes before it binds, leaves the call where it is.
-        Self { resolver, on_failure, signature: Signature::user_defined(Volatility::Volatile) }
+        let signature = Signature::user_defined(Volatility::Volatile);
+        Self { resolver, on_failure, purpose: Purpose::Predict, signature }
+    }
+
+    /// The function of a purpose: `embed`, `classify` or `rerank`.
+    pub fn for_purpose(resolver: Arc<dyn ModelResolver>, purpose: Purpose) -> Self {
+        Self { purpose, ..Self::new(resolver, OnFailure::Error) }
     }
 
     /// The function as DataFusion registers it.
@@ -43,6 +51,11 @@ impl PredictFunction {
     /// What becomes of a row that can't be scored.
     pub fn on_failure(&self) -> OnFailure {
         self.on_failure
+    }
+
+    /// What it is called for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     pub(crate) fn too_few_arguments<T>(&self) -> Result<T> {
@@ -83,7 +96,8 @@ fn documentation(description: &str, name: &str) -> DocumentationBuilder {
 
 impl PartialEq for PredictFunction {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.resolver, &other.resolver) && self.on_failure == other.on_failure
+        Arc::ptr_eq(&self.resolver, &other.resolver)
+            && (self.on_failure, self.purpose) == (other.on_failure, other.purpose)
     }
 }
 
@@ -92,14 +106,14 @@ impl Eq for PredictFunction {}
 impl Hash for PredictFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.resolver).hash(state);
-        self.on_failure.hash(state);
+        (self.on_failure, self.purpose).hash(state);
     }
 }
 
 impl ScalarUDFImpl for PredictFunction {
     fn name(&self) -> &str {
         match self.on_failure {
-            OnFailure::Error => "predict",
+            OnFailure::Error => self.purpose.name(),
             OnFailure::Null => "try_predict",
             OnFailure::Reason => "predict_error",
         }
@@ -131,7 +145,28 @@ impl ScalarUDFImpl for PredictFunction {
                 .with_related_udf("try_predict")
                 .build()
         });
+        static EMBED: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Makes a text a vector with a model of texts.", "embed")
+                .with_sql_example("```sql\nSELECT id, embed('minilm', body) FROM docs;\n```")
+                .with_related_udf("predict")
+                .build()
+        });
+        static CLASSIFY: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Gives a text, or what else a model takes, its label.", "classify")
+                .with_sql_example("```sql\nSELECT id, classify('sentiment', body) FROM docs;\n```")
+                .with_related_udf("predict")
+                .build()
+        });
+        static RERANK: LazyLock<Documentation> = LazyLock::new(|| {
+            documentation("Tells with a model of pairs of texts how well a text answers a query.", "rerank")
+                .with_sql_example("```sql\nSELECT id, rerank('cross', 'how to rest', body) FROM docs;\n```")
+                .with_related_udf("predict")
+                .build()
+        });
         Some(match self.on_failure {
+            OnFailure::Error if self.purpose == Purpose::Embed => &EMBED,
+            OnFailure::Error if self.purpose == Purpose::Classify => &CLASSIFY,
+            OnFailure::Error if self.purpose == Purpose::Rerank => &RERANK,
             OnFailure::Error => &PREDICT,
             OnFailure::Null => &TRY_PREDICT,
             OnFailure::Reason => &PREDICT_ERROR,
@@ -154,6 +189,7 @@ impl ScalarUDFImpl for PredictFunction {
         if self.on_failure == OnFailure::Reason {
             return Ok(Arc::new(Field::new(self.name(), DataType::Utf8, true)));
         }
+        self.purpose.check(resolved.first()?.as_ref())?;
         let field = Field::new(self.name(), resolved.first()?.return_type().clone(), true);
         Ok(Arc::new(match resolved {
             Resolved::Model(model) if !is_constant(&args) => field.with_metadata(model.provenance()),

@@ -9,13 +9,19 @@ use datafusion::logical_expr::ScalarUDF;
 use crate::compare::CompareFunction;
 use crate::model::{ModelResolver, OnFailure};
 use crate::predict::PredictFunction;
+use crate::purpose::Purpose;
+use crate::vectors::{vector_avg, vector_functions};
 
-/// All functions that SQL calls by name, with models from `resolver`: `predict`, `try_predict`, `predict_error` and
-/// `compare_predictions`.
+/// All functions that SQL calls by name, with models from `resolver`: `predict`, `try_predict`, `predict_error`,
+/// `embed`, `classify`, `rerank` and `compare_predictions`; and those of
+/// vectors.
 pub fn all_functions(resolver: &Arc<dyn ModelResolver>) -> Vec<Arc<ScalarUDF>> {
     let predict = |on_failure| PredictFunction::udf(resolver.clone(), on_failure);
     let compare = Arc::new(ScalarUDF::new_from_impl(CompareFunction::default()));
-    vec![predict(OnFailure::Error), predict(OnFailure::Null), predict(OnFailure::Reason), compare]
+    let by_purpose = Purpose::NAMED
+        .map(|purpose| Arc::new(ScalarUDF::new_from_impl(PredictFunction::for_purpose(resolver.clone(), purpose))));
+    let by_failure = [predict(OnFailure::Error), predict(OnFailure::Null), predict(OnFailure::Reason), compare];
+    by_failure.into_iter().chain(by_purpose).chain(vector_functions()).collect()
 }
 
 /// Registers [`all_functions`].
@@ -80,5 +86,6 @@ pub fn register_all(registry: &mut dyn FunctionRegistry, resolver: &Arc<dyn Mode
     for function in all_functions(resolver) {
         registry.register_udf(function)?;
     }
+    registry.register_udaf(vector_avg())?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Reads a model's bytes, and the external weights beside them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::companions;
 use super::hash::{Hashing, PendingHash};
 use super::lookalike::recognized;
 use super::proto::{DataLocation, ModelProto, TensorProto};
@@ -119,14 +120,21 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
 }
 
 impl ModelFile {
-    /// Begins to hash the file with its external files, each as a whole after its name, in the order of the names; and their
-    /// size together.
-    pub(super) fn hash(&mut self, uri: &str, external_files: &BTreeSet<String>) -> Result<(PendingHash, u64)> {
+    /// Begins to hash the file with its external files and its companions, each as a whole after its name, in the order of the
+    /// names; and their size together.
+    pub(super) fn hash(
+        &mut self,
+        uri: &str,
+        external_files: &BTreeSet<String>,
+        companions: &BTreeMap<String, PathBuf>,
+    ) -> Result<(PendingHash, u64)> {
         let file = std::mem::replace(&mut self.hash, Hashing::of_size(0));
         let mut size = self.size;
         let mut external = vec![];
-        for location in external_files {
-            let path = self.path_inside(uri, location)?;
+        let weights = external_files.iter().map(|location| Ok((location, self.path_inside(uri, location)?)));
+        let companions = companions.iter().map(|(name, path)| Ok((name, path.clone())));
+        for file in weights.chain(companions).collect::<Result<Vec<_>>>()? {
+            let (location, path) = file;
             let unreadable = unreadable_weights(uri, location);
             let file = fs::File::open(path).map_err(&unreadable)?;
             size += file.metadata().map_err(&unreadable)?.len();
@@ -142,6 +150,17 @@ impl ModelFile {
             Ok(hex(hash))
         };
         Ok((PendingHash::of(size, hash), size))
+    }
+
+    /// The names of the files that may stand beside it and belong to it.
+    pub(super) fn expected_companions(&self) -> &'static [&'static str] {
+        self.proto.graph.as_ref().map_or(&[], companions::expected)
+    }
+
+    /// Those that do, by their names.
+    pub(super) fn companions(&self) -> BTreeMap<String, PathBuf> {
+        let beside = self.path.as_ref().map(|path| companions::beside(path, self.expected_companions()));
+        beside.unwrap_or_default()
     }
 
     /// The external files that the graph names, in order.

