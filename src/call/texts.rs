@@ -121,7 +121,7 @@ impl TextOptions {
         };
         match name {
             "max_tokens" => {
-                let tokens = value.parse().ok().filter(|tokens| *tokens > 0);
+                let tokens = value.parse().ok().filter(|tokens| (1..=1 << 20).contains(tokens));
                 self.max_tokens = Some(tokens.ok_or_else(|| {
                     error!(InvalidOption, "option 'max_tokens' is '{value}': expected a number of tokens from 1 on")
                 })?);

@@ -104,6 +104,11 @@ impl Target {
         below(&self.work, &format!("staged/{run}/{file}"))
     }
 
+    /// Where files of all runs lie on their way.
+    pub(super) fn all_staged(&self) -> Path {
+        below(&self.work, "staged")
+    }
+
     /// Where a file lies that was taken out of a generation.
     pub(super) fn retired(&self, generation: u64, file: &str) -> Path {
         below(&self.work, &format!("retired/{}/{file}", generation_name(generation)))

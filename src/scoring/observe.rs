@@ -6,9 +6,9 @@ use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
 
 use super::axes::{RowAxes, with_axis_first};
 use super::made_up::{self, Floats};
-use super::trial::{LARGE_ROWS, LAST_RESORTS, LONGEST, SIZES, Trial, fixed_rows, is_large};
+use super::trial::{LARGE_ROWS, LAST_RESORTS, LONGEST, SIZES, Trial, fixed_rows, is_large, is_of_rows};
 use crate::engine::Executable;
-use crate::error::{Error, ErrorKind, Result, bail, error};
+use crate::error::{Error, Result, bail, error};
 
 /// Rows of the run that is timed, at most, and how long that run should take.
 const TIMED_ROWS: usize = 256;
@@ -59,7 +59,7 @@ impl Trial<'_> {
                 Ok(outputs) => {
                     bail!(InvalidOutput, "model '{label}' gave {} outputs, expected {}", outputs.len(), declared.len())
                 }
-                Err(error) if error.kind() == ErrorKind::EngineFailed => {
+                Err(error) if is_of_rows(&error) => {
                     failed = Some(error.with_note(Some(&format!("the rows: {shapes}"))));
                 }
                 Err(error) => return Err(error),
@@ -100,7 +100,7 @@ impl Trial<'_> {
             let start = Instant::now();
             match self.run(by_rows, &values) {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::EngineFailed => break,
+                Err(error) if is_of_rows(&error) => break,
                 Err(error) => return Err(error),
             }
             let each = start.elapsed() / rows as u32;

@@ -14,7 +14,7 @@ use super::limit::limited;
 use super::made_up::{self, Floats};
 use crate::cancel::CancelToken;
 use crate::engine::{Columnar, Executable, RunContext};
-use crate::error::{ErrorKind, Result, bail};
+use crate::error::{Error, ErrorKind, Result, bail};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
 /// for some models. The last ones are for models that run in none of the others: they insist on one step, on nothing, or on the
@@ -302,7 +302,7 @@ impl<'a> Trial<'a> {
         let placed = rows.iter().zip(assignment).map(|(tensor, axis)| placed(tensor, *axis));
         match self.run(self.executable.as_ref(), &placed.collect::<Vec<_>>()) {
             Ok(outputs) => Ok(Some(outputs)),
-            Err(error) if error.kind() == ErrorKind::EngineFailed => Ok(None),
+            Err(error) if is_of_rows(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -342,6 +342,11 @@ impl<'a> Trial<'a> {
         let differ = expected.iter().any(|scores| !scores.agrees(scores, &vec![0; count]));
         Ok(if differ { Dependence::Independent } else { Dependence::Unknown })
     }
+}
+
+/// Whether a run has failed that may succeed on other rows.
+pub(super) fn is_of_rows(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::EngineFailed | ErrorKind::UnscorableRow)
 }
 
 /// Whether a row of these inputs has many elements.

@@ -73,13 +73,13 @@ impl Tokenize for HuggingFace {
         let most = self.max_tokens.saturating_sub(self.marks[usize::from(pair.is_some())]);
         // Of a long text no more is looked at than gives the tokens that are kept: it may have megabytes.
         let cuts_end = self.direction == TruncationDirection::Right;
-        let mut bytes = if cuts_end { (self.max_tokens * BYTES_FOR_TOKEN).max(1024) } else { whole };
+        let mut bytes = if cuts_end { self.max_tokens.saturating_mul(BYTES_FOR_TOKEN).max(1024) } else { whole };
         loop {
             let first = self.without_marks(start_of(text, bytes))?;
             let second = pair.map(|pair| self.without_marks(start_of(pair, bytes))).transpose()?;
             let tokens = first.len() + second.as_ref().map_or(0, Encoding::len);
-            if bytes < whole && bytes < LONGEST_LOOK && tokens <= most + MARGIN {
-                bytes *= 4;
+            if bytes < whole && bytes < LONGEST_LOOK && tokens <= most.saturating_add(MARGIN) {
+                bytes = bytes.saturating_mul(4);
                 continue;
             }
             let truncation = TruncationParams {
@@ -88,7 +88,11 @@ impl Tokenize for HuggingFace {
                 strategy: TruncationStrategy::LongestFirst,
                 stride: 0,
             };
-            let (first, second) = truncate_encodings(first, second, &truncation).map_err(|cause| cause.to_string())?;
+            let (mut first, mut second) =
+                truncate_encodings(first, second, &truncation).map_err(|cause| cause.to_string())?;
+            // What was cut off would be put together with what was cut off the other text.
+            first.take_overflowing();
+            second.as_mut().map(Encoding::take_overflowing);
             return Ok(Tokenized { first: self.with_marks(first, second)?, is_cut: tokens > most || bytes < whole });
         }
     }
@@ -108,6 +112,10 @@ impl Tokenize for HuggingFace {
             }
         }
         Ok(windows)
+    }
+
+    fn marks(&self, is_pair: bool) -> usize {
+        self.marks[usize::from(is_pair)]
     }
 
     fn vocabulary(&self) -> usize {
@@ -142,7 +150,8 @@ fn start_of(text: &str, bytes: usize) -> &str {
     }
     let start = &text[..text.floor_char_boundary(bytes)];
     match start.rfind(char::is_whitespace) {
-        Some(end) if end > 0 => &start[..end],
+        // What has no spaces is cut anywhere.
+        Some(end) if end > bytes / 2 => &start[..end],
         _ => start,
     }
 }
@@ -197,6 +206,9 @@ mod tests {
             let short = tokenizer.tokenize(&text[..400 * filler.len()], None).expect("tokens");
             assert_eq!((cut.first.ids, cut.is_cut), (short.first.ids, true));
         }
+        // A text without spaces behind a word is not lost.
+        let cut = tokenizer.tokenize(&format!("a {}", "x".repeat(8 << 20)), None).expect("tokens");
+        assert_eq!((cut.first.ids, cut.is_cut), (vec![0, 4, 2, 1], true));
         let word = "x".repeat(10 << 20);
         let cut = tokenizer.tokenize(&word, None).expect("tokens");
         assert_eq!((cut.first.ids, cut.is_cut), (vec![0, 2, 1], true));

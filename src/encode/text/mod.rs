@@ -38,6 +38,9 @@ pub(crate) trait Tokenize: Debug + Send + Sync {
     /// As [`tokenize`](Self::tokenize).
     fn windows(&self, text: &str) -> Result<Vec<Tokens>, String>;
 
+    /// How many tokens mark beginning and end of a text, or of a pair.
+    fn marks(&self, is_pair: bool) -> usize;
+
     /// The tokens that it knows.
     fn vocabulary(&self) -> usize;
 

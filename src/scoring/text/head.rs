@@ -23,6 +23,8 @@ pub(super) enum Activation {
     Softmax,
     /// Of labels that hold or not, each for itself.
     Sigmoid,
+    /// They are no probabilities.
+    None,
 }
 
 /// What is wrong with a graph's output.
@@ -81,6 +83,7 @@ impl Head {
 impl Activation {
     fn apply(self, values: &mut [f32]) {
         match self {
+            Self::None => {}
             Self::Sigmoid => values.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp())),
             Self::Softmax => {
                 let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -20,7 +20,7 @@ use self::runner::{Role, TextRunner};
 use self::settings::Settings;
 use super::axes::Input;
 use super::outputs::SelectedOutput;
-use crate::call::{GivenLabels, ModelOptions, OnLongText, Pooling};
+use crate::call::{GivenLabels, ModelOptions, OnLongText, Pooling, TextOptions};
 use crate::encode::{OutputColumn, TokenizerFile};
 use crate::engine::Executable;
 use crate::error::{Result, bail, error};
@@ -74,13 +74,18 @@ impl TextModel {
                 input.name
             );
         }
+        let roles = match signature.inputs.iter().map(|input| Role::of(label, input)).collect::<Result<Vec<_>>>() {
+            Ok(roles) if cfg!(feature = "text") || options.texts != TextOptions::default() => roles,
+            // A graph that takes more than texts is called with numbers, as others are.
+            Err(error) if options.texts != TextOptions::default() => return Err(error),
+            _ => return Ok(None),
+        };
         if !options.constants.is_empty() || !options.sizes.is_empty() {
             bail!(
                 InvalidOption,
                 "model '{label}' takes texts: options 'constant.…' and 'size.…' are for models of numbers"
             );
         }
-        let roles = signature.inputs.iter().map(|input| Role::of(label, input)).collect::<Result<Vec<_>>>()?;
         let settings = Settings::of(label, model, options)?;
         let broken =
             |problem: String| error!(InvalidModel, "model '{label}': its file {TOKENIZER} can't be used: {problem}");
@@ -105,6 +110,13 @@ impl TextModel {
         let graph_output = graph_output(label, model, options)?;
         let head = chosen_head(label, &graph_output, &settings, options)?;
         let pair = options.texts.pair.unwrap_or(matches!(&head.head, Head::Scores(_)) && head.width == Some(1));
+        if tokenizer.marks(pair) >= max_tokens {
+            bail!(
+                InvalidModel,
+                "model '{label}' takes {max_tokens} tokens, of which {} mark beginning and end, so no text fits",
+                tokenizer.marks(pair)
+            );
+        }
         let on_long = options.texts.on_long.unwrap_or_default();
         if on_long == OnLongText::Split && (pair || !matches!(head.head, Head::Embedding { .. })) {
             bail!(InvalidOption, "model '{label}': option on_long 'split' is for embeddings of single texts");
@@ -236,8 +248,27 @@ fn chosen_head(label: &str, output: &TensorSpec, settings: &Settings, options: &
         if let Some((name, _)) = texts.pairs().into_iter().find(|(name, _)| ["pooling", "normalize"].contains(name)) {
             bail!(InvalidOption, "model '{label}' gives labels, not vectors (option '{name}')");
         }
+        let of_files = settings.labels.as_ref().map(Vec::len);
+        let width = width.or(of_files);
         let one = width == Some(1);
-        let activation = if one || settings.is_multi_label { Activation::Sigmoid } else { Activation::Softmax };
+        if let Some(class) = &options.class {
+            bail!(
+                InvalidOption,
+                "model '{label}' labels texts (option class '{class}'): OPTIONS (all_scores true) gives a map, of which ['{class}'] is the score"
+            );
+        }
+        let activation = if settings.is_regression {
+            Activation::None
+        } else if one || settings.is_multi_label {
+            Activation::Sigmoid
+        } else {
+            Activation::Softmax
+        };
+        if let (Some(names), Some(width)) = (options.labels.as_ref().and_then(|labels| labels.names()), width)
+            && names.len() != width
+        {
+            bail!(InvalidOption, "model '{label}': option 'labels' names {} labels, but it has {width}", names.len());
+        }
         let given = options.labels.as_ref().and_then(|labels| labels.names()).map(<[String]>::to_vec);
         let labels = given.or_else(|| settings.labels.clone());
         let labels = labels.filter(|labels| !one && width.is_none_or(|width| width == labels.len()));
@@ -255,6 +286,12 @@ fn chosen_head(label: &str, output: &TensorSpec, settings: &Settings, options: &
         bail!(InvalidOption, "model '{label}' gives vectors, not labels (option 'all_scores')");
     }
     let is_pooled = output.shape.len() == 2;
+    if let Some(step) = settings.unknown_step.as_ref().filter(|_| !is_pooled) {
+        bail!(
+            InvalidModel,
+            "model '{label}': its modules.json has a step '{step}' after the graph, which is not known: export the model with that step in it"
+        );
+    }
     let pooling = match (texts.pooling, is_pooled) {
         (Some(Pooling::None) | None, true) => Pooling::None,
         (Some(pooling), true) => bail!(

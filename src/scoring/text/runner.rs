@@ -205,7 +205,12 @@ impl TextRunner {
     /// The numbers of each of `texts` texts, one after the other. `pieces` are ordered by length, the longest first.
     fn score(&self, pieces: &[Piece], texts: usize, context: &RunContext) -> Result<Vec<f32>> {
         let lengths: Vec<_> = pieces.iter().map(|piece| piece.tokens.ids.len()).collect();
-        let batches = if self.single { (0..lengths.len()).map(|i| i..i + 1).collect() } else { batches(&lengths) };
+        let has_mask = self.roles.iter().any(|(role, _)| *role == Role::Mask);
+        let batches = if self.single {
+            (0..lengths.len()).map(|i| i..i + 1).collect()
+        } else {
+            batches(&lengths, self.length, !has_mask)
+        };
         let mut values: Vec<f32> = vec![];
         let mut width = 0;
         // Of each text the tokens that are in its numbers already.

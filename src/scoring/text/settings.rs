@@ -21,8 +21,12 @@ pub(super) struct Settings {
     pub pooling: Option<Pooling>,
     /// Whether vectors are divided by their length.
     pub normalize: Option<bool>,
+    /// A step behind the graph that is not known here.
+    pub unknown_step: Option<String>,
     /// The names of a classifier's labels, in the order of its scores.
     pub labels: Option<Vec<String>>,
+    /// Whether its scores are numbers of any kind, and no probabilities.
+    pub is_regression: bool,
     /// Whether a text may have several labels: each score is a probability of its own.
     pub is_multi_label: bool,
     /// What kind of model it is, as `architectures` says.
@@ -33,7 +37,7 @@ impl Settings {
     /// Reads the files.
     ///
     /// # Errors
-    /// A file that is no JSON; steps after the graph that are not known.
+    /// A file that is no JSON; a pooling that is not known.
     pub(super) fn of(label: &str, model: &Model, options: &ModelOptions) -> Result<Self> {
         let file = |name: &str| -> Result<Value> {
             let Some(bytes) = model.companion(name) else { return Ok(Value::Null) };
@@ -50,12 +54,12 @@ impl Settings {
         settings.max_tokens = number(&file("sentence_bert_config.json")?["max_seq_length"]).or(of_tokenizer);
         let pooling = file("1_Pooling/config.json")?;
         if let Value::Array(modules) = file("modules.json")? {
-            settings.of_modules(label, &modules)?;
-            settings.pooling = match options.texts.pooling {
-                None => pooling_of(label, &pooling)?,
-                chosen => chosen,
-            };
+            settings.of_modules(&modules);
         }
+        settings.pooling = match options.texts.pooling {
+            None => pooling_of(label, &pooling)?,
+            chosen => chosen,
+        };
         Ok(settings)
     }
 
@@ -64,12 +68,15 @@ impl Settings {
         let number = |name: &str| config[name].as_u64().and_then(|number| usize::try_from(number).ok());
         // Positions of these count from behind that of the padding.
         let from = match config["model_type"].as_str() {
-            Some("roberta" | "xlm-roberta" | "camembert" | "mpnet") => number("pad_token_id").unwrap_or(1) + 1,
+            Some("roberta" | "xlm-roberta" | "camembert" | "mpnet") => {
+                number("pad_token_id").unwrap_or(1).saturating_add(1)
+            }
             _ => 0,
         };
         self.positions = number("max_position_embeddings").map(|positions| positions.saturating_sub(from));
         self.vocabulary = number("vocab_size");
         self.architecture = config["architectures"][0].as_str().map(str::to_owned);
+        self.is_regression = config["problem_type"] == "regression";
         self.is_multi_label = config["problem_type"] == "multi_label_classification";
         if let Value::Object(labels) = &config["id2label"] {
             let mut named: Vec<_> = labels
@@ -83,20 +90,16 @@ impl Settings {
     }
 
     /// `modules.json`: what is done with what the graph gives.
-    fn of_modules(&mut self, label: &str, modules: &[Value]) -> Result<()> {
+    fn of_modules(&mut self, modules: &[Value]) {
         let kinds = modules.iter().filter_map(|module| module["type"].as_str()?.rsplit('.').next());
         self.normalize = Some(false);
         for kind in kinds {
             match kind {
                 "Transformer" | "Pooling" => {}
                 "Normalize" => self.normalize = Some(true),
-                other => bail!(
-                    InvalidModel,
-                    "model '{label}': its modules.json has a step '{other}' after the graph, which is not known: export the model with that step in it"
-                ),
+                other => self.unknown_step = Some(other.to_owned()),
             }
         }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Float64Array};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type};
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{Result, ScalarValue, not_impl_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_ARRAY;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Signature, Volatility};
@@ -55,6 +55,9 @@ impl AggregateUDFImpl for VectorAverage {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            return not_impl_err!("vector_avg(DISTINCT …): take the mean of SELECT DISTINCT");
+        }
         let size = args.expr_fields.first().and_then(|field| width(field.data_type())).unwrap_or_default();
         Ok(Box::new(Average { sums: vec![0.0; size], count: 0 }))
     }
