@@ -219,6 +219,22 @@ async fn a_group_of_small_files_stays_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_removes_what_earlier_runs_have_left_on_its_way_and_nothing_of_later_ones() {
+    let lake = Lake::new().await;
+    lake.file("a", 0, 10).await;
+    lake.job(QUERY, "").await;
+    lake.run().await;
+    let place = |run: u64| lake.path(&format!("out.job/staged/{run}/left.parquet"));
+    for run in [1, 3] {
+        std::fs::create_dir_all(Path::new(&place(run)).parent().expect("a folder")).expect("a folder");
+        std::fs::write(place(run), "half of a file").expect("written");
+    }
+    lake.file("b", 10, 10).await;
+    lake.run().await;
+    assert!(!Path::new(&place(1)).exists() && Path::new(&place(3)).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_that_come_later_may_hold_nulls_and_lack_columns() {
     let lake = Lake::new().await;
     // Literals and series are columns without NULL.

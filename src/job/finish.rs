@@ -164,8 +164,12 @@ pub(super) async fn conclude(log: &JobLog, run: u64, plan: &RunPlan, target: &Ta
         let moves: Vec<_> = missing.map(|file| target.move_in(run, generation, file)).collect();
         stream::iter(moves).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     }
-    // Those of earlier runs, too: a process that was killed late may have left one after its run had ended.
-    target.remove(&target.all_staged(), |_| true).await;
+    target.remove(&target.staged(run, ""), |_| true).await;
+    // A process that was killed late may have left files after its run had ended. Later runs are under way: another process
+    // may have concluded this one already.
+    for earlier in target.staged_runs().await.unwrap_or_default().range(..run) {
+        target.remove(&target.staged(*earlier, ""), |_| true).await;
+    }
     // Rows that attempts have set aside which came to nothing.
     let kept: HashSet<String> = active.done.values().flat_map(|split| split.set_aside.iter().cloned()).collect();
     let url = target.url.clone();

@@ -7,6 +7,7 @@
 //! scores.job/set_aside/N/…              rows that models have refused
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -104,9 +105,15 @@ impl Target {
         below(&self.work, &format!("staged/{run}/{file}"))
     }
 
-    /// Where files of all runs lie on their way.
-    pub(super) fn all_staged(&self) -> Path {
-        below(&self.work, "staged")
+    /// The runs of which files lie on their way.
+    ///
+    /// # Errors
+    /// A store that can't be listed.
+    pub(super) async fn staged_runs(&self) -> Result<BTreeSet<u64>> {
+        let folder = below(&self.work, "staged");
+        let files = self.list(&folder).await?;
+        let run = |file: &ObjectMeta| file.location.prefix_match(&folder)?.next()?.as_ref().parse().ok();
+        Ok(files.iter().filter_map(run).collect())
     }
 
     /// Where a file lies that was taken out of a generation.
