@@ -31,7 +31,7 @@ struct Logger {
     host: String,
 }
 
-/// What this process is at, which its lines name: it does one thing at a time.
+/// The ids that each line carries: of the run and of the statement at work. A process works at one of each at a time.
 static AT: Mutex<At> = Mutex::new(At { run: None, query: None });
 
 #[derive(Debug, Clone)]
@@ -68,8 +68,11 @@ impl Statement {
         let seconds = self.start.elapsed().as_secs_f64();
         match ran {
             Ok(()) => log::info!("the statement has ended after {seconds:.3} s"),
-            // In text it stands on standard error already.
-            Err(error) => log::info!("the statement has failed after {seconds:.3} s: {}", message::of(error)),
+            // In text, which begins at warnings, it stands on standard error already.
+            Err(error) if log::log_enabled!(Level::Info) => {
+                log::error!("the statement has failed after {seconds:.3} s: {}", message::of(error))
+            }
+            Err(_) => {}
         }
     }
 }

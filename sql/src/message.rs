@@ -53,8 +53,16 @@ fn text(error: &DataFusionError) -> String {
         // Its text says whom to tell.
         internal @ DataFusionError::Internal(_) => internal.strip_backtrace(),
         DataFusionError::Collection(errors) => errors.iter().map(text).collect::<Vec<_>>().join("\n"),
-        root => strip_backtrace(&root.message()),
+        root => of_arguments(&strip_backtrace(&root.message())).to_owned(),
     }
+}
+
+/// What a function says of its arguments, without what DataFusion puts around it.
+fn of_arguments(text: &str) -> &str {
+    let Some((_, said)) = text.split_once("user-defined coercion failed with: ") else { return text };
+    let said = said.split_once(" No function matches the given name").map_or(said, |(said, _)| said);
+    let said = said.split_once("Error during planning: ").map_or(said, |(_, said)| said);
+    said.strip_suffix('.').unwrap_or(said)
 }
 
 fn strip_backtrace(text: &str) -> String {

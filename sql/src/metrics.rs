@@ -118,7 +118,11 @@ fn models(registry: &mut Registry, models: &[ModelTotals]) {
     count("batches", "Runs of the model", |model| model.batches as f64);
     count("rows_failed", "Rows that the model could not score", |model| model.rows_failed as f64);
     count("tokens", "Tokens that were given to a model of texts", |model| model.tokens as f64);
-    count("texts_truncated", "Texts that had more tokens than the model takes", |model| model.texts_truncated as f64);
+    count(
+        "texts_truncated",
+        "Texts of which a part was left out, since they had more tokens than the model takes",
+        |model| model.texts_truncated as f64,
+    );
     count("model_loads", "How often the model was loaded", |model| model.loads as f64);
     let phases = Counts::default();
     for model in models {

@@ -123,6 +123,9 @@ fn errors_are_plain_text() {
         ("SELECT 'a", "SQL: Unterminated string literal at Line: 1, Column: 8"),
         ("SELECT * FROM nowhere", "table 'datafusion.public.nowhere' not found"),
         ("SELECT 1/0", "Divide by zero error"),
+        ("SELECT vector_avg(1)", "vector_avg takes vectors of FLOAT of one size, such as embed gives, found Int64\n"),
+        ("SELECT cosine_similarity([1.0])", "cosine_similarity takes two vectors, found 1\n"),
+        ("SELECT rerank('m')", "rerank: expected a model's name and two texts, as in rerank('cross', query, body)\n"),
         ("CREATE MODEL m FROM 'a' OPTIONS (clas '1')", "unknown option 'clas'; did you mean 'class'?"),
         ("\\modles", "unknown command '\\modles': \\? lists the commands"),
     ] {

@@ -1,4 +1,4 @@
-//! What who watches a job gets: metrics, summaries, logs, news on a server.
+//! Tests of what an operator sees of jobs: metrics, summaries of runs, lines of the log, and news that are posted.
 
 mod common;
 
@@ -191,7 +191,10 @@ fn statements_have_ids_in_the_log() {
     let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let id = |text: &str| {
         let line = lines.iter().find(|line| line["message"].as_str().is_some_and(|message| message.contains(text)));
-        line.unwrap_or_else(|| panic!("{text}: {ran:?}"))["query"].as_str().expect("an id").to_owned()
+        let line = line.unwrap_or_else(|| panic!("{text}: {ran:?}"));
+        (line["query"].as_str().expect("an id").to_owned(), line["level"].clone())
     };
-    assert_ne!(id("the statement has ended after"), id("the statement has failed after"));
+    let (ended, failed) = (id("the statement has ended after"), id("the statement has failed after"));
+    assert_ne!(ended.0, failed.0);
+    assert_eq!((ended.1, failed.1), ("info".into(), "error".into()));
 }

@@ -159,7 +159,7 @@ impl InputEncoder {
             if let Some(inner) = inner.into_iter().find(|inner| !input.element.accepts(inner)) {
                 // The field of a struct in a list is not what CAST would be written around.
                 let is_field = innermost(found).is_some_and(|types| types.len() > 1);
-                let hint = if is_list_like(inner) || is_field { None } else { cast_hint(inner, input.element) };
+                let hint = if is_list(inner) || is_field { None } else { cast_hint(inner, input.element) };
                 let hint = hint.map(|hint| format!(": convert it with {hint}")).unwrap_or_default();
                 return wrong(argument, format!("expected {expected}, found {found}{hint}"));
             }

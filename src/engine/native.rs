@@ -27,7 +27,10 @@ impl Engine for NativeEngine {
             return Ok(Prepared::Refused(format!("device '{}' is asked for", request.device)));
         }
         if request.rows_elsewhere {
-            return Ok(Prepared::Refused("its rows may not be the first dimension".to_owned()));
+            return Ok(Prepared::Refused(
+                "its inputs are not one row after the other: its rows may lie elsewhere, or are texts of many tokens"
+                    .to_owned(),
+            ));
         }
         let PrepareRequest { label, inputs, features, outputs, chosen, .. } = request.clone();
         let mut options = CompileOptions::of(model);

@@ -59,7 +59,18 @@ impl PredictFunction {
     }
 
     pub(crate) fn too_few_arguments<T>(&self) -> Result<T> {
-        plan_err!("{0}: expected a model's name and its features, as in {0}('churn', age, plan)", self.name())
+        match self.purpose {
+            Purpose::Predict => {
+                plan_err!("{0}: expected a model's name and its features, as in {0}('churn', age, plan)", self.name())
+            }
+            Purpose::Embed => plan_err!("embed: expected a model's name and a text, as in embed('minilm', body)"),
+            Purpose::Classify => {
+                plan_err!("classify: expected a model's name and what it takes, as in classify('topics', body)")
+            }
+            Purpose::Rerank => {
+                plan_err!("rerank: expected a model's name and two texts, as in rerank('cross', query, body)")
+            }
+        }
     }
 
     /// What the literal `name` stands for now.

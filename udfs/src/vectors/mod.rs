@@ -94,7 +94,7 @@ impl ScalarUDFImpl for VectorFunction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let [a, b] = types else {
-            return plan_err!("{} takes two vectors, found {} arguments", self.name(), types.len());
+            return plan_err!("{} takes two vectors, found {}", self.name(), types.len());
         };
         match (width(a), width(b)) {
             (Some(a_width), Some(b_width)) if a_width == b_width => Ok(types.to_vec()),
