@@ -48,7 +48,7 @@ impl FromStr for Pooling {
     }
 }
 
-/// What becomes of a text that has more tokens than the model takes.
+/// The ways to score a text that has more tokens than the model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnLongText {
@@ -88,19 +88,19 @@ impl FromStr for OnLongText {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TextOptions {
-    /// Tokens that are taken of a text, at most.
+    /// The largest number of tokens that a text is made of.
     pub max_tokens: Option<usize>,
     /// How the vectors of tokens become that of a text.
     pub pooling: Option<Pooling>,
-    /// Whether vectors are divided by their length.
+    /// Gives vectors of length 1: each is divided by its own length.
     pub normalize: Option<bool>,
-    /// What stands before each text: `query: `.
+    /// A text that is put before each text, as some models want it: `query: `.
     pub prefix: Option<String>,
-    /// What becomes of texts that are too long.
+    /// How a text is scored that has more tokens than `max_tokens`.
     pub on_long: Option<OnLongText>,
-    /// Whether a call takes two texts.
+    /// Makes calls take two texts, which the model compares, in place of one.
     pub pair: Option<bool>,
-    /// Whether a classifier gives the scores of all labels, and not only the best.
+    /// Makes a classifier give the scores of all labels, in place of the best label and its score.
     pub all_scores: Option<bool>,
 }
 

@@ -10,7 +10,7 @@ pub struct RunCounts {
     pub tokens: AtomicUsize,
     /// What filled up texts that were shorter than others of their batch.
     pub padding: AtomicUsize,
-    /// Texts that had more tokens than the model takes.
+    /// Texts of which a part was left out, since they had more tokens than the model takes.
     pub truncated: AtomicUsize,
     /// Rows whose text had been scored for another row of the batch.
     pub repeated: AtomicUsize,

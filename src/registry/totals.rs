@@ -26,7 +26,7 @@ pub struct ModelTotals {
     pub rows_failed: u64,
     /// Tokens that were given to it, if it is a model of texts.
     pub tokens: u64,
-    /// Texts that had more tokens than it takes.
+    /// Texts of which a part was left out, since they had more tokens than it takes.
     pub texts_truncated: u64,
     /// Time that runs have waited for cores.
     pub wait: Duration,

@@ -6,6 +6,7 @@ outputs come from `tokenizers` and `onnxruntime`, one text at a time, and from N
 
     encoder     a vector for each token; files say: mean, normalized, at most 24 tokens
     plain       the same without token types, in int32; only the tokenizer says what it cuts and pads
+    positions   the same, told the places of tokens, which begin at 2 as RoBERTa counts them
     classifier  scores of three labels
     pair        one score for two texts
     decoder     takes the state of a generator of text, and is refused
@@ -109,7 +110,10 @@ def bert(random, vocabulary, kind, integers=T.INT64):
 
     integer = np.array([0, 0, HEADS, HIDDEN // HEADS], np.int64)
     names = ["input_ids", "attention_mask"] + ([] if kind == "plain" else ["token_type_ids"])
-    positions = op("Slice", weight("positions", POSITIONS, HIDDEN), const("zero", np.array([0], np.int64)),
+    table = weight("positions", POSITIONS, HIDDEN)
+    if kind == "positions":
+        names.append("position_ids")
+    positions = op("Gather", table, "position_ids") if kind == "positions" else op("Slice", table, const("zero", np.array([0], np.int64)),
                    op("Shape", "input_ids", start=1, end=2), const("axis", np.array([0], np.int64)))
     x = op("Add", op("Gather", weight("words", vocabulary, HIDDEN), "input_ids"), positions)
     if kind != "plain":
@@ -125,7 +129,7 @@ def bert(random, vocabulary, kind, integers=T.INT64):
         mixed = op("Reshape", mixed, const("merge", np.array([0, 0, HIDDEN], np.int64)))
         x = norm(op("Add", linear(mixed, f"{layer}.o", HIDDEN, HIDDEN), x), f"{layer}.mid")
         inner = op("Tanh", linear(x, f"{layer}.in", HIDDEN, 2 * HIDDEN))
-        last = layer == LAYERS - 1 and kind in ("encoder", "plain", "decoder", "misfit")
+        last = layer == LAYERS - 1 and kind in ("encoder", "plain", "positions", "decoder", "misfit")
         x = norm(op("Add", linear(inner, f"{layer}.out", 2 * HIDDEN, HIDDEN), x), f"{layer}.end",
                  **({"out": "last_hidden_state"} if last else {}))
     sequence = ["batch", "sequence"]
@@ -148,7 +152,7 @@ def tokens_of(tokenizer, text, pair=None):
     it = tokenizer.encode(text, pair)
     keep = [i for i, kept in enumerate(it.attention_mask) if kept]
     return {"input_ids": [it.ids[i] for i in keep], "attention_mask": [1] * len(keep),
-            "token_type_ids": [it.type_ids[i] for i in keep]}
+            "token_type_ids": [it.type_ids[i] for i in keep], "position_ids": list(range(2, 2 + len(keep)))}
 
 
 def run(session, tokenizer, text, pair=None):
@@ -161,10 +165,10 @@ def run(session, tokenizer, text, pair=None):
 def main():
     shutil.rmtree(HERE, ignore_errors=True)
     expected = {}
-    for seed, kind in enumerate(["encoder", "plain", "classifier", "pair", "decoder", "misfit"]):
+    for seed, kind in enumerate(["encoder", "plain", "positions", "classifier", "pair", "decoder", "misfit"]):
         folder = HERE / kind
         folder.mkdir(parents=True)
-        max_tokens = {"encoder": 24, "plain": 20}.get(kind, POSITIONS)
+        max_tokens = {"encoder": 24, "plain": 20, "positions": POSITIONS - 2}.get(kind, POSITIONS)
         ours = tokenizer(max_tokens, pad=kind == "plain")
         vocabulary = ours.get_vocab_size()
         model = bert(np.random.default_rng(seed), vocabulary, kind, T.INT32 if kind == "plain" else T.INT64)
@@ -178,6 +182,8 @@ def main():
                        "id2label": {"0": "billing", "1": "delivery", "2": "other"}}
         if kind == "pair":
             config |= {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+        if kind == "positions":
+            config |= {"model_type": "roberta", "pad_token_id": 1}
         if kind == "misfit":
             config["vocab_size"] = 100
         if kind != "plain":
@@ -199,14 +205,15 @@ def main():
             if kind == "encoder":
                 output = output.mean(0)
                 output = output / np.linalg.norm(output)
-            elif kind == "plain":
+            elif kind in ("plain", "positions"):
                 output = output.mean(0)
             elif kind == "classifier":
                 output = np.exp(output) / np.exp(output).sum()
             else:
                 output = 1 / (1 + np.exp(-output))
             count = len(tokens_of(ours, text, pair)["input_ids"])
-            rows.append({"text": text, "pair": pair, "tokens": count, "output": [float(value) for value in output]})
+            cut = bool(ours.encode(text, pair).overflowing)
+            rows.append({"text": text, "pair": pair, "tokens": count, "cut": cut, "output": [float(value) for value in output]})
         expected[kind] = rows
     (HERE / "expected.json").write_text(json.dumps(expected, ensure_ascii=False, indent=1) + "\n")
 

@@ -11,7 +11,7 @@ use super::proto::GraphProto;
 use crate::error::{Result, bail, error};
 
 /// The tokenizer, without which the others say nothing.
-pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const TOKENIZER: &str = super::Model::TOKENIZER;
 
 /// The files of a model of texts, as the libraries that train such models name them.
 const OF_TEXTS: [&str; 6] = [
@@ -42,7 +42,7 @@ pub(super) fn beside(path: &Path, expected: &[&str]) -> BTreeMap<String, PathBuf
     there.filter(|(_, path)| path.is_file()).collect()
 }
 
-/// Whether a tokenizer stands beside the file `path`.
+/// True if the folder of the model's file `path` has a tokenizer in it.
 pub(super) fn has_tokenizer(path: &Path) -> bool {
     path.with_file_name(TOKENIZER).is_file()
 }

@@ -85,6 +85,9 @@ struct Content {
 }
 
 impl Model {
+    /// The name of the file that makes a model whose graph takes `input_ids` one of texts, if it stands beside it.
+    pub const TOKENIZER: &str = "tokenizer.json";
+
     /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`.
     ///
     /// # Errors

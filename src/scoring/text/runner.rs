@@ -73,6 +73,8 @@ pub(super) struct TextRunner {
     pub length: Option<usize>,
     /// Whether a run takes one text.
     pub single: bool,
+    /// The place of a text's first token, where the graph is told the places.
+    pub first_position: usize,
     /// The name of the graph's output.
     pub output: String,
     pub head: Head,
@@ -178,9 +180,10 @@ impl TextRunner {
             }
             let text_place = place as u32; // see above
             if tokenized.is_cut {
-                context.counts.truncated.fetch_add(1, Ordering::Relaxed);
                 match self.on_long {
-                    OnLongText::Truncate => {}
+                    OnLongText::Truncate => {
+                        context.counts.truncated.fetch_add(1, Ordering::Relaxed);
+                    }
                     OnLongText::Error => {
                         let bytes = text.len() + pair.map_or(0, str::len);
                         let most = self.max_tokens;
@@ -258,7 +261,7 @@ impl TextRunner {
                 Role::Ids => values.extend(tokens.ids.iter().map(|id| i64::from(*id))),
                 Role::Mask => values.extend(tokens.ids.iter().map(|_| 1)),
                 Role::Types => values.extend(tokens.types.iter().map(|kind| i64::from(*kind))),
-                Role::Positions => values.extend(0..tokens.ids.len() as i64),
+                Role::Positions => values.extend((self.first_position as i64..).take(tokens.ids.len())),
             }
             let padding = if role == Role::Ids { i64::from(self.tokenizer.padding()) } else { 0 };
             values.resize((row + 1) * length, padding);

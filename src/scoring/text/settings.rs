@@ -15,6 +15,8 @@ pub(super) struct Settings {
     pub max_tokens: Option<usize>,
     /// Positions that the graph knows.
     pub positions: Option<usize>,
+    /// The place of a text's first token.
+    pub first_position: usize,
     /// Tokens that the graph knows.
     pub vocabulary: Option<usize>,
     /// How the vectors of tokens become that of a text.
@@ -67,13 +69,14 @@ impl Settings {
     fn of_transformers(&mut self, config: &Value) {
         let number = |name: &str| config[name].as_u64().and_then(|number| usize::try_from(number).ok());
         // Positions of these count from behind that of the padding.
-        let from = match config["model_type"].as_str() {
+        self.first_position = match config["model_type"].as_str() {
             Some("roberta" | "xlm-roberta" | "camembert" | "mpnet") => {
                 number("pad_token_id").unwrap_or(1).saturating_add(1)
             }
             _ => 0,
         };
-        self.positions = number("max_position_embeddings").map(|positions| positions.saturating_sub(from));
+        self.positions =
+            number("max_position_embeddings").map(|positions| positions.saturating_sub(self.first_position));
         self.vocabulary = number("vocab_size");
         self.architecture = config["architectures"][0].as_str().map(str::to_owned);
         self.is_regression = config["problem_type"] == "regression";
