@@ -3,9 +3,9 @@
 
 Usage: texts.py BINARY FOLDER     (FOLDER holds all-MiniLM-L6-v2, as tests/texts/minilm.py makes it)
 
-5,000 real texts, short and long ones mixed, to vectors, with all cores, in turn: by SQL (`embed`, as a whole process), by onnxruntime and tokenizers in
-batches of 32 in the order of arrival, by the same in the order of their lengths, and by fastembed with the same files. Then a part of
-them again in int8. Prints medians, and the padding that EXPLAIN ANALYZE counts.
+2,000 real texts (TEXTS has another number), short and long ones mixed, to vectors, with all cores, in turn: by SQL (`embed`, as a whole process), by onnxruntime and tokenizers in
+batches of 32 in the order of arrival, by the same in the order of their lengths, and by fastembed with the same files. Then
+all of them in int8. Prints medians of three rounds (ROUNDS), and the padding that EXPLAIN ANALYZE counts.
 """
 
 import os
@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "texts"))
 from corpus import texts  # noqa: E402
 
-COUNT, ROUNDS, BATCH, MAX_TOKENS = int(os.environ.get("TEXTS", 5000)), int(os.environ.get("ROUNDS", 1)), 32, 256
+COUNT, ROUNDS, BATCH, MAX_TOKENS = int(os.environ.get("TEXTS", 2000)), int(os.environ.get("ROUNDS", 3)), 32, 256
 
 
 def timed(work):
