@@ -32,4 +32,4 @@ pub use purpose::Purpose;
 pub use register::{all_functions, register_all};
 pub use suggest::nearest;
 pub use traffic::TrafficFunction;
-pub use vectors::{VectorAverage, VectorFunction, vector_avg, vector_functions};
+pub use vectors::{Normalize, ScoresFunction, VectorAverage, VectorFunction, vector_avg, vector_functions};

@@ -1,13 +1,15 @@
-//! Functions of vectors: how alike two are, and the mean of many.
+//! Functions of vectors and of lists of scores: how alike two are, the mean of many, the best of one.
 //!
-//! `cosine_similarity` and `vector_avg` are new; `inner_product`, `cosine_distance` and `array_distance` are faster forms of
-//! DataFusion's own for lists of a fixed size of `FLOAT`, as models of texts give them.
+//! `inner_product`, `cosine_distance`, `array_distance` and `array_normalize` are faster forms of DataFusion's own for lists of a
+//! fixed size of `FLOAT`, as models of texts give them; the others are new.
 //!
 //! DataFusion makes lists of any kind lists of `DOUBLE` first, and reads them row by row. For all other types of lists these
 //! functions are its own.
 
 mod average;
 mod kernels;
+mod normalize;
+mod scores;
 
 use std::sync::{Arc, LazyLock};
 
@@ -23,6 +25,8 @@ use datafusion::logical_expr::{
 
 pub use average::{VectorAverage, vector_avg};
 use kernels::{Side, Sum, products_and_squares, sums};
+pub use normalize::Normalize;
+pub use scores::ScoresFunction;
 
 /// What is computed of two vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,7 +62,8 @@ pub fn vector_functions() -> Vec<Arc<ScalarUDF>> {
         let signature = Signature::user_defined(Volatility::Immutable);
         Arc::new(ScalarUDF::new_from_impl(VectorFunction { measure, general, signature }))
     };
-    measures.into_iter().map(function).collect()
+    let of_one = scores::scores_functions().into_iter().chain([normalize::array_normalize()]);
+    measures.into_iter().map(function).chain(of_one).collect()
 }
 
 /// The values of a vector of a fixed size of `FLOAT`, if it is one.
