@@ -29,6 +29,11 @@ pub struct PredictConfig {
     /// Bytes of features and predictions that one prediction of a query may have under way, over all its partitions, such as
     /// `512m`; 0 is no limit. Batches are made smaller to fit; one row always runs.
     pub bytes_in_flight: ByteSize,
+    /// Bytes on disk for what models have scored whose rows cost more than to look them up, such as `10g`; 0 keeps nothing. The
+    /// option `remember` of a model goes before.
+    pub remember: ByteSize,
+    /// Bytes of a file that `read_blob` and `files` read, at most.
+    pub largest_blob: ByteSize,
     /// Ends the calls of the session's queries that are made as functions. No option: see `PredictSql::cancel_calls_with`.
     pub(crate) cancel: CancelToken,
     /// The names that `engine` can have; any, if none were registered.
@@ -43,6 +48,8 @@ impl Default for PredictConfig {
             extract: true,
             place_by_rows: true,
             bytes_in_flight: ByteSize(256 << 20),
+            remember: ByteSize(0),
+            largest_blob: ByteSize(256 << 20),
             cancel: CancelToken::default(),
             engines: Arc::new([]),
         }
@@ -55,12 +62,14 @@ impl ConfigExtension for PredictConfig {
 
 impl PredictConfig {
     /// The options, each with what it does.
-    const OPTIONS: [(&str, &str); 5] = [
+    const OPTIONS: [(&str, &str); 7] = [
         ("batch_size", "Rows for each run of a model; 0 leaves the choice to the model"),
         ("engine", "The engine that runs models: native, onnxruntime or another; auto is the first that can"),
         ("extract", "Whether calls become nodes of the plan that score each row once; off, they stay functions"),
         ("place_by_rows", "Whether such a node is moved to the side of a join where fewer rows are scored"),
         ("bytes_in_flight", "Bytes of features and predictions that one prediction of a query may have under way"),
+        ("remember", "Bytes on disk for what models have scored, which is not scored again; 0 keeps nothing"),
+        ("largest_blob", "Bytes of a file that read_blob and files read, at most"),
     ];
 
     /// The session's options, or the defaults where none were registered.
@@ -80,6 +89,8 @@ impl PredictConfig {
             "extract" => self.extract.to_string(),
             "place_by_rows" => self.place_by_rows.to_string(),
             "bytes_in_flight" => self.bytes_in_flight.to_string(),
+            "remember" => self.remember.to_string(),
+            "largest_blob" => self.largest_blob.to_string(),
             _ => return None,
         })
     }
@@ -102,6 +113,8 @@ impl PredictConfig {
             "extract" => self.extract = yes_or_no()?,
             "place_by_rows" => self.place_by_rows = yes_or_no()?,
             "bytes_in_flight" => self.bytes_in_flight = bytes()?,
+            "remember" => self.remember = bytes()?,
+            "largest_blob" => self.largest_blob = bytes()?,
             "model_memory" | "onnxruntime_memory" | "cache_size" | "download_limit" => bail!(
                 InvalidOption,
                 "predict.{option} belongs to the process, not to a session: start the shell with --{}, or set it on PredictRuntime::builder()",

@@ -38,10 +38,12 @@ mod encode;
 mod engine;
 mod error;
 mod fetch;
+mod files;
 mod job;
 mod optimizer;
 mod plan;
 mod registry;
+mod remembered;
 mod resolver;
 mod runtime;
 mod scoring;
@@ -58,7 +60,9 @@ pub use session::{PredictExt, PredictSql};
 pub use statement::{PredictStatement, job_summary, parse_sql, run_statement};
 
 // Models as data, and how they are called.
-pub use call::{DependentRows, FeatureName, GivenLabels, ModelOptions, NullPolicy, OnLongText, Pooling, TextOptions};
+pub use call::{
+    DependentRows, FeatureName, GivenLabels, ImageOptions, ModelOptions, NullPolicy, OnLongText, Pooling, TextOptions,
+};
 /// Models as data, and the engine that needs no library, for who uses them alone.
 pub use datafusion_predict_native as native;
 pub use datafusion_predict_native::{

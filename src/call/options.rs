@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GivenLabels, TextOptions};
+use super::{GivenLabels, ImageOptions, TextOptions};
+use crate::byte_size::ByteSize;
 use crate::encode::BytesTaken;
 use crate::engine::Device;
 use crate::error::{Error, Result, bail, error};
@@ -118,13 +119,17 @@ pub struct ModelOptions {
     pub bytes: Option<BytesTaken>,
     /// What a value of bytes that is too short is padded with; 0 if not given.
     pub pad: Option<u32>,
+    /// Bytes on disk for what was scored, which is not scored again; 0 keeps nothing.
+    pub remember: Option<ByteSize>,
     /// How a model of texts is called.
     pub texts: TextOptions,
+    /// How a model of images is called.
+    pub images: ImageOptions,
 }
 
 impl ModelOptions {
-    /// The names of all options but those of [`TextOptions`].
-    const OF_ALL: [&str; 13] = [
+    /// The names of all options but those of [`TextOptions`] and of [`ImageOptions`].
+    const OF_ALL: [&str; 14] = [
         "output",
         "class",
         "on_null",
@@ -138,6 +143,7 @@ impl ModelOptions {
         "labels",
         "bytes",
         "pad",
+        "remember",
     ];
 
     /// Options from their names and values.
@@ -157,9 +163,9 @@ impl ModelOptions {
         let mut seen = vec![];
         for (name, value) in pairs {
             let name = name.to_lowercase();
-            let of_texts = options.texts.take(&name, value)?;
+            let of_words_or_images = options.texts.take(&name, value)? || options.images.take(&name, value)?;
             match name.as_str() {
-                _ if of_texts => {}
+                _ if of_words_or_images => {}
                 "output" => options.output = Some(value.to_owned()),
                 "class" => options.class = Some(value.to_owned()),
                 "on_null" => options.on_null = Some(value.parse()?),
@@ -188,6 +194,11 @@ impl ModelOptions {
                         error!(InvalidOption, "option 'pad' is '{value}': expected a number from 0 on, such as 256")
                     })?);
                 }
+                "remember" => {
+                    let size =
+                        value.parse().map_err(|problem| error!(InvalidOption, "option 'remember': {problem}"))?;
+                    options.remember = Some(size);
+                }
                 _ if name.strip_prefix("constant.").is_some_and(|input| !input.is_empty()) => {
                     options.constants.insert(name["constant.".len()..].to_owned(), value.to_owned());
                 }
@@ -199,7 +210,7 @@ impl ModelOptions {
                     options.sizes.insert(name["size.".len()..].to_owned(), size);
                 }
                 _ => {
-                    let names = [Self::OF_ALL.as_slice(), &TextOptions::NAMES, other].concat();
+                    let names = [Self::OF_ALL.as_slice(), &TextOptions::NAMES, &ImageOptions::NAMES, other].concat();
                     let near = datafusion_predict_udfs::nearest(&name, names.iter().copied());
                     let near = near.map(|near| format!("; did you mean '{near}'?"));
                     let near = near.unwrap_or_else(|| format!("; there are {}", names.join(", ")));
@@ -241,10 +252,12 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("labels", options.labels.map(|labels| labels.to_string())),
             ("bytes", options.bytes.map(|bytes| bytes.to_string())),
             ("pad", options.pad.map(|pad| pad.to_string())),
+            ("remember", options.remember.map(|size| size.to_string())),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let of_texts = options.texts.pairs().into_iter().map(|(name, value)| (name.to_owned(), value));
-        pairs.chain(constants).chain(sizes).chain(of_texts).collect()
+        let of_kinds = options.texts.pairs().into_iter().chain(options.images.pairs());
+        let of_kinds = of_kinds.map(|(name, value)| (name.to_owned(), value));
+        pairs.chain(constants).chain(sizes).chain(of_kinds).collect()
     }
 }
 

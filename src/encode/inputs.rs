@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, OffsetSizeTrait, PrimitiveArray, StringArray,
-    UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, GenericListArray, OffsetSizeTrait, PrimitiveArray,
+    StringArray, UInt64Array,
 };
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::{CastOptions, can_cast_types, cast_with_options};
@@ -120,8 +120,9 @@ impl InputEncoder {
     /// Whether the arguments are one list column that holds a matrix' rows.
     fn is_list_of_features(&self, types: &[&DataType]) -> bool {
         let Some(matrix) = self.matrix() else { return false };
-        // Bytes are no texts.
-        matches!(types, [only] if is_list(only) || (is_bytes(only) && matrix.element != ElementType::String))
+        // Bytes are no texts, and those of files are no lists of numbers.
+        let takes_numbers = !matches!(matrix.element, ElementType::String | ElementType::Bytes);
+        matches!(types, [only] if is_list(only) || (is_bytes(only) && takes_numbers))
     }
 
     /// Whether a NULL in this argument can be given to the model, as NaN.
@@ -132,6 +133,11 @@ impl InputEncoder {
     /// Whether this argument is a text, or a list of them.
     pub(crate) fn is_text(&self, argument: usize) -> bool {
         self.input_of(argument).is_some_and(|(input, _)| input.element == ElementType::String)
+    }
+
+    /// Whether this argument is bytes that the model takes as they are.
+    pub(crate) fn is_bytes(&self, argument: usize) -> bool {
+        self.input_of(argument).is_some_and(|(input, _)| input.element == ElementType::Bytes)
     }
 
     /// The values of the list that this argument of `count` holds in each row, where that is always the same.
@@ -203,7 +209,7 @@ impl InputEncoder {
     }
 
     /// The arguments as the columns of each input, for an engine that reads them where they lie; `None` if a list is
-    /// among them. A column of another type than its input's elements is converted; texts stay as they are.
+    /// among them. A column of another type than its input's elements is converted; texts and bytes stay as they are.
     pub(crate) fn columns(&self, arguments: &[ArrayRef]) -> Option<Result<Vec<Vec<ArrayRef>>>> {
         if arguments.iter().any(|argument| is_list(argument.data_type())) {
             return None;
@@ -213,6 +219,7 @@ impl InputEncoder {
             argument += 1;
             match element {
                 ElementType::String if is_text(array.data_type()) => Ok(array.clone()),
+                ElementType::Bytes if is_bytes(array.data_type()) => Ok(array.clone()),
                 element => convert(array, element, argument - 1),
             }
         };
@@ -280,6 +287,7 @@ fn sql_type(element: ElementType) -> &'static str {
         ElementType::UInt64 => "BIGINT UNSIGNED",
         ElementType::Bool => "BOOLEAN",
         ElementType::String => "VARCHAR",
+        ElementType::Bytes => "BYTEA",
     }
 }
 
@@ -383,6 +391,12 @@ fn elements(element: ElementType, columns: &[ArrayRef], rows: usize) -> Result<T
         ElementType::Bool => {
             let columns: Vec<_> = columns.iter().map(|column| column.as_boolean()).collect();
             TensorData::Bool((0..rows).flat_map(|row| columns.iter().map(move |column| column.value(row))).collect())
+        }
+        ElementType::Bytes => {
+            let bytes = columns.iter().map(|column| column.as_binary::<i32>());
+            let bytes: Vec<_> = bytes.collect();
+            let cells = (0..rows).flat_map(|row| bytes.iter().map(move |column| column.value(row)));
+            TensorData::Bytes(BinaryArray::from_iter_values(cells))
         }
         ElementType::String => match columns.as_slice() {
             [only] => strings(only, 0)?,

@@ -7,6 +7,7 @@
 //! The table of types is [`ElementType`](datafusion_predict_native::ElementType)'s.
 
 mod bytes;
+mod image;
 mod inputs;
 mod lists;
 mod missing;
@@ -15,6 +16,7 @@ mod outputs;
 mod text;
 
 pub use bytes::BytesTaken;
+pub(crate) use image::{Channels, Fit, ImagePreparation, Resample, Size, made_up_image};
 pub(crate) use inputs::{ArgumentError, InputEncoder, element_tensor, is_list_like};
 pub(crate) use lists::{BytesFit, as_lists};
 pub(crate) use missing::with_missing_text;

@@ -28,7 +28,7 @@ impl Engine for NativeEngine {
         }
         if request.rows_elsewhere {
             return Ok(Prepared::Refused(
-                "its inputs are not one row after the other: its rows may lie elsewhere, or are texts of many tokens"
+                "its inputs are not one row after the other: its rows may lie elsewhere, or are texts or pictures"
                     .to_owned(),
             ));
         }

@@ -27,6 +27,7 @@ pub(crate) use bind::BindPredict;
 pub(crate) use expand_wildcards::ExpandWildcards;
 pub(crate) use extract::ExtractPredict;
 
+use crate::files::PlanReadBlob;
 use crate::plan::LoadModels;
 use filter_pushdown::UnambiguousFilterPushdown;
 use guard::GuardCalls;
@@ -88,6 +89,8 @@ pub(crate) fn add_physical_optimizer_rules(optimizer: &mut PhysicalOptimizer) {
             *rule = Arc::new(ProjectionPushdown::new(rule.clone()));
         }
     }
+    // First: rules ask of a node what it keeps of its input, which DataFusion's own does not say.
+    rules.insert(0, Arc::new(PlanReadBlob));
     // Last: what is an expression by then, stays one.
     rules.push(Arc::new(LoadModels));
 }

@@ -341,7 +341,8 @@ impl ExecutionPlan for PredictExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let config = context.session_config();
         let partitions = self.properties.partitioning.partition_count().max(1);
-        let bytes_in_flight = match PredictConfig::of(config.options()).bytes_in_flight.0 {
+        let options = PredictConfig::of(config.options());
+        let bytes_in_flight = match options.bytes_in_flight.0 {
             0 => u64::MAX,
             bytes => bytes / partitions as u64,
         };
@@ -355,6 +356,7 @@ impl ExecutionPlan for PredictExec {
             batch_size: self.batch_size,
             bytes_in_flight: usize::try_from(bytes_in_flight).unwrap_or(usize::MAX),
             run: RunContext::default(),
+            remember: options.remember,
             share: CoreShare::new(config.target_partitions(), &self.running),
             ran: self.ran.clone(),
             schema: self.schema(),

@@ -20,6 +20,8 @@ pub(super) struct PredictMetrics {
     decode_time: Time,
     /// Of a model of texts: tokens, padding, texts that were cut, rows whose text occurs again. Not there before there are any.
     texts: OnceLock<[Count; 4]>,
+    /// Not there before any row was remembered.
+    remembered: OnceLock<Count>,
     set: ExecutionPlanMetricsSet,
     partition: usize,
 }
@@ -38,6 +40,7 @@ impl PredictMetrics {
             run_time: time("run_time"),
             decode_time: time("decode_time"),
             texts: OnceLock::new(),
+            remembered: OnceLock::new(),
             set: set.clone(),
             partition,
         }
@@ -49,8 +52,11 @@ impl PredictMetrics {
             rows_failed.add(stats.rows_failed);
         }
         self.batches.add(stats.batches);
+        let counter = |name: &'static str| MetricBuilder::new(&self.set).counter(name, self.partition);
+        if stats.remembered > 0 {
+            self.remembered.get_or_init(|| counter("remembered")).add(stats.remembered);
+        }
         if stats.texts != TextCounts::default() {
-            let counter = |name: &'static str| MetricBuilder::new(&self.set).counter(name, self.partition);
             let names = ["tokens", "padding", "truncated", "repeated"];
             let counts = self.texts.get_or_init(|| names.map(counter));
             let TextCounts { tokens, padding, truncated, repeated } = stats.texts;

@@ -12,7 +12,10 @@ use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, WriteOp};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::async_func::{AsyncFuncExec, AsyncMapper};
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::ModelFunction;
 
@@ -48,13 +51,55 @@ impl ExtensionPlanner for PredictExtensionPlanner {
         let features = function.features(node.arguments());
         let features = features.iter().map(physical_expr).collect::<Result<Vec<Arc<dyn PhysicalExpr>>>>()?;
         let condition = node.condition().map(physical_expr).transpose()?;
-        let mut exec = PredictExec::try_new(physical.clone(), function.clone(), features, condition, node.output())?;
+        let columns = physical.schema().fields().len();
+        let waiting = with_waiting_calls(physical.clone(), features, condition)?;
+        let mut exec =
+            PredictExec::try_new(waiting.input, function.clone(), waiting.features, waiting.condition, node.output())?;
         let batch_size = PredictConfig::of(session.config_options()).batch_size;
         if batch_size > 0 {
             exec = exec.with_batch_size(batch_size);
         }
-        Ok(Some(Arc::new(exec)))
+        let exec: Arc<dyn ExecutionPlan> = Arc::new(exec);
+        let fields = exec.schema().fields().len();
+        if fields == columns + 1 {
+            return Ok(Some(exec));
+        }
+        // Without what the calls gave that waited.
+        let kept = (0..columns).chain([fields - 1]).map(|place| {
+            let name = exec.schema().field(place).name().clone();
+            ProjectionExpr { expr: Arc::new(Column::new(&name, place)), alias: name }
+        });
+        let kept: Vec<_> = kept.collect();
+        Ok(Some(Arc::new(ProjectionExec::try_new(kept, exec)?)))
     }
+}
+
+/// What a prediction is computed from, and the expressions that it reads there.
+struct Waiting {
+    input: Arc<dyn ExecutionPlan>,
+    features: Vec<Arc<dyn PhysicalExpr>>,
+    condition: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// Puts a node below the prediction that computes the calls of its features and its condition which wait for something, such as
+/// for a file, as DataFusion does for its own nodes.
+fn with_waiting_calls(
+    input: Arc<dyn ExecutionPlan>,
+    features: Vec<Arc<dyn PhysicalExpr>>,
+    condition: Option<Arc<dyn PhysicalExpr>>,
+) -> Result<Waiting> {
+    let schema = input.schema();
+    let mut calls = AsyncMapper::new(schema.fields().len());
+    for expr in features.iter().chain(&condition) {
+        calls.find_references(expr, &schema)?;
+    }
+    if calls.is_empty() {
+        return Ok(Waiting { input, features, condition });
+    }
+    let read = |expr: Arc<dyn PhysicalExpr>| expr.transform_up(|expr| Ok(calls.map_expr(expr))).map(|read| read.data);
+    let features = features.into_iter().map(read).collect::<Result<_>>()?;
+    let condition = condition.map(read).transpose()?;
+    Ok(Waiting { input: Arc::new(AsyncFuncExec::try_new(calls.async_exprs, input)?), features, condition })
 }
 
 /// A query planner that knows [`Predict`] nodes, and leaves everything else to the one that was there before.

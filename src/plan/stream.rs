@@ -31,6 +31,7 @@ use super::metrics::PredictMetrics;
 use super::ran::Ran;
 use super::scorers::Scorers;
 use super::share::CoreShare;
+use crate::byte_size::ByteSize;
 use crate::cancel::CancelOnDrop;
 use crate::encode::scatter;
 use crate::engine::{CoreBudget, RunContext};
@@ -53,6 +54,8 @@ pub(super) struct ScoringPlan {
     /// Bytes that this partition may have under way.
     pub bytes_in_flight: usize,
     pub run: RunContext,
+    /// Bytes of what the session wants to be remembered.
+    pub remember: ByteSize,
     pub share: CoreShare,
     /// Where it is noted what runs the model here.
     pub ran: Ran,
@@ -344,7 +347,8 @@ impl Unit {
 
     fn score(mut self, wait: Duration) -> Result<ScoredUnit> {
         let Self { plan, predictor, features, rows, bytes, .. } = self;
-        let mut scorer = predictor.scorer(plan.on_failure, &plan.run);
+        let remembered = plan.model.remembered(&predictor, plan.remember);
+        let mut scorer = predictor.scorer(plan.on_failure, &plan.run).remembering(remembered);
         scorer.stats.wait = wait;
         let score = AssertUnwindSafe(|| scorer.score(&features, rows, &mut self.batch_size));
         let scores = catch_unwind(score).map_err(|panic| {

@@ -12,10 +12,12 @@ use datafusion_predict_udfs::{OnFailure, ScoringModel};
 
 use super::totals::Totals;
 use super::{ModelRegistry, planning};
+use crate::byte_size::ByteSize;
 use crate::catalog::ModelHandle;
 use crate::config::PredictConfig;
 use crate::engine::{CoreBudget, RunContext};
 use crate::error::{Result, bail};
+use crate::remembered::Remembered;
 use crate::scoring::Predictor;
 
 /// A model as the functions of a plan hold it: a handle, and the registry of the process that loads it when it is needed.
@@ -70,6 +72,17 @@ impl RegisteredModel {
     /// What its uses in this process have taken.
     pub(crate) fn totals(&self) -> &Arc<Totals> {
         &self.totals
+    }
+
+    /// What `predictor`, which is this model, has scored before, where a session `asks` for so many bytes of it.
+    pub(crate) fn remembered(&self, predictor: &Predictor, asks: ByteSize) -> Option<Arc<Remembered>> {
+        let limit = predictor.remembers(asks);
+        if limit.0 == 0 {
+            return None;
+        }
+        let known = self.handle.readiness().and_then(|readiness| readiness.rows_independent);
+        let independent = known.or(predictor.rows_independent()) == Some(true);
+        predictor.remembered(&self.registry.cache().remembered(), limit, independent)
     }
 
     /// The loaded model; loaded first if it is not.
@@ -138,12 +151,11 @@ impl ScoringModel for RegisteredModel {
                 Some(predictor) => predictor,
                 None => self.registry.load_blocking(&self.handle)?,
             };
-            let mut context = RunContext::default();
-            if let Some(config) = options.extensions.get::<PredictConfig>() {
-                context.cancel = config.cancel.clone();
-            }
+            let config = PredictConfig::of(options);
+            let context = RunContext { cancel: config.cancel, ..RunContext::default() };
             let mut batch_size = predictor.batch_sizing();
-            let mut scorer = predictor.scorer(on_failure, &context);
+            let scorer = predictor.scorer(on_failure, &context);
+            let mut scorer = scorer.remembering(self.remembered(&predictor, config.remember));
             let scores = scorer.score(arguments, rows, &mut batch_size);
             self.totals.add(&scorer.stats);
             scores

@@ -60,6 +60,9 @@ fn values(data: &TensorData, width: usize) -> Values {
         TensorData::UInt32(data) => numbers!(data, f64::from),
         TensorData::UInt64(data) => numbers!(data, |value| value as f64),
         TensorData::Bool(data) => numbers!(data, f64::from),
+        TensorData::Bytes(data) => {
+            Values::Texts(data.iter().map(|bytes| String::from_utf8_lossy(bytes.unwrap_or_default()).into()).collect())
+        }
         TensorData::String(data) => {
             Values::Texts(data.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
         }

@@ -98,6 +98,13 @@ impl BatchSize {
         Self { is_window: true, ..Self::new(rows) }
     }
 
+    /// The same with runs of no more than `most` rows, whatever comes: the model makes more of each than can be seen here.
+    pub(super) fn of_at_most(self, most: usize) -> Self {
+        let most = most.max(1);
+        let growth = self.growth.map(|growth| Growth { most: growth.most.min(most), ..growth });
+        Self { rows: self.rows.min(most), growth, ..self }
+    }
+
     /// Rows for the next run.
     pub(crate) fn rows(&self) -> usize {
         self.rows

@@ -1,9 +1,11 @@
-//! From what a graph gives for tokens to what a call gives for a text.
+//! From what a graph gives for the parts of a row, such as the tokens of a text, to what a call gives for the row.
 
 use datafusion::arrow::array::StringArray;
-use datafusion_predict_native::{Tensor, TensorData};
+use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Tensor, TensorData, TensorSpec};
 
+use super::outputs::SelectedOutput;
 use crate::call::Pooling;
+use crate::encode::OutputColumn;
 
 /// What becomes of a graph's output.
 #[derive(Debug, Clone)]
@@ -136,6 +138,33 @@ fn normalized(values: &mut [f32]) {
     let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
     if length > 0.0 {
         values.iter_mut().for_each(|value| *value /= length);
+    }
+}
+
+/// The outputs of a call: what `head` makes of `width` numbers.
+pub(super) fn outputs_of(head: &Head, width: Option<usize>, rows: Dimension) -> Vec<TensorSpec> {
+    let output = |name: &str, element, width: Option<Dimension>| TensorSpec {
+        name: name.to_owned(),
+        element,
+        shape: [rows.clone()].into_iter().chain(width).collect(),
+    };
+    let free = || Some(width.map_or(Dimension::Dynamic(None), Dimension::Fixed));
+    match head {
+        Head::Embedding { .. } => vec![output("embedding", ElementType::Float32, free())],
+        Head::Scores(_) if width == Some(1) => vec![output("score", ElementType::Float32, None)],
+        Head::Scores(_) => vec![output("scores", ElementType::Float32, free())],
+        Head::Best(..) => {
+            vec![output("label", ElementType::String, None), output("score", ElementType::Float32, None)]
+        }
+    }
+}
+
+/// The column that `output`, as runs have shown it, becomes.
+pub(super) fn column(head: &Head, output: &SelectedOutput, labels: Option<&ClassLabels>) -> OutputColumn {
+    let spec = output.spec();
+    match head {
+        Head::Embedding { .. } => OutputColumn::vector(&spec),
+        _ => OutputColumn::new(&spec, labels.filter(|labels| OutputColumn::takes_labels(&spec, labels))),
     }
 }
 

@@ -45,7 +45,10 @@ impl Predictor {
             (Some(size), _) => {
                 let inputs = &self.signature.inputs;
                 let tries = [made_up::zeros(inputs, rows, size), made_up::rows(inputs, rows, size, Floats::Positive)];
-                tries.into_iter().flatten().any(|inputs| run(&inputs))
+                tries.into_iter().flatten().any(|mut inputs| {
+                    inputs.iter_mut().for_each(|input| self.make_up.iter().for_each(|make_up| make_up(input)));
+                    run(&inputs)
+                })
             }
             (None, Some(inputs)) => run(inputs),
             (None, None) => true,

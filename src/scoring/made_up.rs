@@ -1,9 +1,10 @@
 //! Made-up inputs, on which a model is tried before it has seen a row.
 
-use datafusion::arrow::array::{Array, StringArray};
+use datafusion::arrow::array::{Array, BinaryArray, StringArray};
 use datafusion_predict_native::{ElementType, Tensor, TensorData, TensorSpec};
 use half::{bf16, f16};
 
+use crate::encode::made_up_image;
 use crate::error::{Result, error};
 
 /// Elements of a made-up tensor, at most.
@@ -43,6 +44,13 @@ pub(super) fn with_words(tensor: &mut Tensor) {
         let text =
             |row: usize| WORDS.iter().cycle().skip(row).take(row % 16 + 1).copied().collect::<Vec<_>>().join(" ");
         tensor.data = TensorData::String(StringArray::from_iter_values((0..texts.len()).map(text)));
+    }
+}
+
+/// Puts the files of pictures in place of no bytes: another in each row.
+pub(super) fn with_images(tensor: &mut Tensor) {
+    if let TensorData::Bytes(bytes) = &tensor.data {
+        tensor.data = TensorData::Bytes(BinaryArray::from_iter_values((0..bytes.len()).map(made_up_image)));
     }
 }
 
@@ -98,6 +106,7 @@ fn varied(input: &TensorSpec, number: usize, shape: Vec<usize>, floats: Floats) 
         ElementType::UInt64 => integers!(UInt64),
         ElementType::Bool => TensorData::Bool((0..elements).map(|_| share() > 0.5).collect()),
         ElementType::String => TensorData::String(StringArray::from(vec![""; elements])),
+        ElementType::Bytes => TensorData::Bytes(BinaryArray::from(vec![b"".as_slice(); elements])),
     };
     Ok(Tensor { shape, data })
 }

@@ -8,10 +8,14 @@ mod agreement;
 mod axes;
 mod batch;
 mod batch_size;
+mod companions;
 mod constant;
 mod failures;
 mod features;
+mod front;
+mod head;
 mod health;
+mod image;
 mod inputs;
 mod limit;
 mod made_up;
@@ -26,6 +30,8 @@ mod sizes;
 mod text;
 mod trial;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,12 +41,17 @@ pub(crate) use batch_size::BatchSize;
 pub(crate) use prepare::{PredictorRequest, declared_interface};
 pub(crate) use score::ScoreStats;
 
+use crate::byte_size::ByteSize;
 use crate::call::{CallSignature, FeatureName, ModelOptions, NullPolicy};
 use crate::catalog::{Interface, Readiness};
 use crate::encode::OutputColumn;
 use crate::engine::{Engine, Executable};
+use crate::remembered::Remembered;
 use health::Health;
-use trial::Dependence;
+use trial::{Dependence, MakeUp};
+
+/// A row that costs less is not worth remembering, unless a model asks for it.
+const LOOK_UP: Duration = Duration::from_micros(20);
 
 /// One version of a model with an engine that runs it.
 #[derive(Debug, Clone)]
@@ -62,6 +73,8 @@ pub struct Predictor {
     /// The only number of rows that the model takes.
     fixed_batch: Option<usize>,
     batch_size: BatchSize,
+    /// What a made-up row becomes where it takes words or pictures.
+    make_up: Option<MakeUp>,
     health: Health,
     /// Whether rows are scored independently of each other.
     dependence: Dependence,
@@ -210,9 +223,42 @@ impl Predictor {
         self.row_cost
     }
 
+    /// Bytes of what the model has scored that are to be kept: by its own option, or those that a session `asks` for, of what costs
+    /// more than to look it up.
+    pub(crate) fn remembers(&self, asks: ByteSize) -> ByteSize {
+        match self.options().remember {
+            Some(limit) => limit,
+            None if self.make_up.is_some() || self.row_cost.is_some_and(|cost| cost > LOOK_UP) => asks,
+            None => ByteSize(0),
+        }
+    }
+
+    /// What the model has scored before, of which `folder` has at most `limit` bytes; none of a model whose rows are not scored
+    /// independently of each other, as far as that is known: `independent`.
+    pub(crate) fn remembered(&self, folder: &Path, limit: ByteSize, independent: bool) -> Option<Arc<Remembered>> {
+        if !independent && self.fixed_batch != Some(1) {
+            return None;
+        }
+        let mut options = BTreeMap::from(self.options().clone());
+        options.retain(|name, _| !["remember", "batch_size", "max_run"].contains(&name.as_str()));
+        let features: Vec<_> = self.given_features().iter().map(|feature| (&feature.name, &feature.input)).collect();
+        let identity = format!(
+            "{} {} {} {} {options:?} {features:?}",
+            env!("CARGO_PKG_VERSION"),
+            self.model().sha256(),
+            self.engine(),
+            self.device()
+        );
+        Some(Arc::new(Remembered::open(folder, &identity, self.call.returns(), limit.0)))
+    }
+
     /// What a user should know of how rows are scored, if anything.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
+        let depends = self.dependence == Dependence::Dependent && self.fixed_batch != Some(1);
+        if depends && self.options().remember.is_some_and(|size| size.0 > 0) {
+            notes.push("nothing is remembered (option 'remember'): what a row gets is not always the same".to_owned());
+        }
         if self.dependence == Dependence::Dependent {
             let depends = "the score of a row depends on the rows that are scored with it";
             notes.push(match self.fixed_batch {

@@ -7,13 +7,13 @@ use datafusion_predict_native::{ElementType, Model, Signature, TensorSpec};
 
 use super::axes;
 use super::features::name_features;
+use super::front::Front;
 use super::health::Health;
 use super::inputs::{graph_inputs, of_calls, shared};
 use super::observe::Failure;
 use super::outputs::{SelectedOutput, output_columns, select_outputs, with_sizes};
 use super::rows_first::RowsFirst;
 use super::sizes;
-use super::text::{self, TextModel};
 use super::trial::{Dependence, Trial, fixed_rows};
 use super::{BatchSize, Predictor, Runner, batch_size};
 use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullPolicy};
@@ -50,16 +50,16 @@ impl Predictor {
         cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
         let PredictorRequest { label, model, features, options, engine: choice, must_run } = &request;
-        let texts = TextModel::of(label, model, options)?;
-        let options = texts.as_ref().map_or(options, |texts| &texts.options);
-        let mut graph_inputs = match &texts {
-            Some(texts) => texts.inputs.clone(),
+        let front = Front::of(label, model, options)?;
+        let options = front.as_ref().map_or(options, Front::options);
+        let mut graph_inputs = match &front {
+            Some(front) => front.inputs().to_vec(),
             None => graph_inputs(label, model, options)?,
         };
         let assignments = axes::assignments(label, &graph_inputs)?;
         let (encoder, feature_names) = name_features(label, &mut graph_inputs, &assignments[0], features)?;
-        let outputs = match &texts {
-            Some(texts) => texts.outputs.iter().map(SelectedOutput::tensor).collect(),
+        let outputs = match &front {
+            Some(front) => front.outputs(label, model)?,
             None => select_outputs(label, model, options)?,
         };
         let selected: Vec<_> = outputs.iter().flat_map(|output| output.tensors.clone()).collect();
@@ -98,23 +98,23 @@ impl Predictor {
             device: options.device.unwrap_or_default(),
             chosen: choice != engine::AUTO,
         };
-        let of_engine = match &texts {
-            Some(texts) => PrepareRequest {
-                inputs: texts.graph_inputs.clone(),
+        let of_engine = match &front {
+            Some(front) => PrepareRequest {
+                inputs: front.graph_inputs(),
                 rows_elsewhere: true, // a token is no row
                 features: vec![],
-                outputs: vec![texts.graph_output.name.clone()],
+                outputs: front.graph_outputs(),
                 ..of_engine
             },
             None => of_engine,
         };
         let mut runner = choose_engine(label, model, &of_engine, engines, choice)?;
-        if let Some(texts) = &texts {
-            runner.executable = texts.runner(runner.executable);
+        if let Some(front) = &front {
+            runner.executable = front.runner(runner.executable);
         }
 
         let trial = Trial::new(label, &runner.executable, cancel, options.max_run);
-        let mut trial = trial.with_words(texts.is_some());
+        let mut trial = trial.with(front.as_ref().map(Front::make_up));
         // What CREATE MODEL has said of the rows is in the catalog: a later load tries no more than it needs.
         let on_dependent = options.on_dependent_rows.unwrap_or_default();
         let compare = *must_run || on_dependent == DependentRows::OneByOne;
@@ -154,9 +154,9 @@ impl Predictor {
             "which dimension is that of the rows can't be told from made-up rows: the most usual one is taken"
                 .to_owned()
         });
-        let of_texts = texts.as_ref().map(|texts| texts.notes.clone()).unwrap_or_default();
+        let of_front = front.as_ref().map(|front| front.notes().to_vec()).unwrap_or_default();
         let notes = [axes.note(&graph_inputs, &selected), guessed, untried].into_iter().flatten();
-        let notes = notes.chain(of_texts).collect();
+        let notes = notes.chain(of_front).collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
                 InvalidModel,
@@ -180,8 +180,8 @@ impl Predictor {
         }
         let runner = Runner { executable: by_rows, ..runner };
         let outputs = with_sizes(outputs, &tensors);
-        let columns = match &texts {
-            Some(texts) => texts.columns(&outputs),
+        let columns = match &front {
+            Some(front) => front.columns(label, model, &outputs)?,
             None => output_columns(label, model, options, &outputs)?,
         };
         let outputs = outputs.iter().map(SelectedOutput::spec).collect();
@@ -193,11 +193,10 @@ impl Predictor {
         let null_policy = options.on_null.unwrap_or(of_model);
         let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
         let row_elements = inputs.iter().chain(&tensors).filter_map(TensorSpec::row_elements).max().unwrap_or(1);
-        let batch_size = match options.batch_size {
-            Some(rows) if texts.is_some() => BatchSize::windows(rows),
-            None if texts.is_some() => BatchSize::windows(text::WINDOW),
-            Some(rows) => BatchSize::new(rows),
-            None => batch_size::choose(model, on_cpu, row_elements),
+        let batch_size = match (&front, options.batch_size) {
+            (Some(front), asked) => front.batch_size(model, asked, on_cpu),
+            (None, Some(rows)) => BatchSize::new(rows),
+            (None, None) => batch_size::choose(model, on_cpu, row_elements),
         };
         Ok(Arc::new(Self {
             call: CallSignature::new(encoder, feature_names, return_type),
@@ -205,6 +204,7 @@ impl Predictor {
             signature: Signature { inputs, outputs },
             runner,
             fixed_batch,
+            make_up: front.as_ref().map(Front::make_up),
             health,
             tensors,
             columns,
@@ -228,19 +228,20 @@ pub(crate) fn declared_interface(
     features: &[FeatureName],
     options: &ModelOptions,
 ) -> Result<Interface> {
-    let texts = TextModel::of(label, model, options)?;
-    let mut inputs = match &texts {
-        Some(texts) => texts.inputs.clone(),
+    let front = Front::of(label, model, options)?;
+    let mut inputs = match &front {
+        Some(front) => front.inputs().to_vec(),
         None => graph_inputs(label, model, options)?,
     };
     // Where the rows are is found out when it runs.
     let first = inputs.iter().map(|input| (!input.spec.shape.is_empty()).then_some(0)).collect();
     let axes = axes::assignments(label, &inputs).map_or(first, |mut assignments| assignments.swap_remove(0));
     let (encoder, names) = name_features(label, &mut inputs, &axes, features)?;
-    let outputs = match texts {
-        Some(texts) => texts.outputs,
-        None => select_outputs(label, model, options)?.iter().map(SelectedOutput::spec).collect(),
+    let outputs = match front {
+        Some(front) => front.outputs(label, model)?,
+        None => select_outputs(label, model, options)?,
     };
+    let outputs = outputs.iter().map(SelectedOutput::spec).collect();
     let signature = Signature { inputs: encoder.inputs().map(|(input, _)| input.clone()).collect(), outputs };
     Ok(Interface::declared(&signature, &encoder, &names.unwrap_or_default()))
 }

@@ -1,5 +1,6 @@
 //! Scores the rows of a query, batch by batch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::array::{ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
@@ -16,6 +17,7 @@ use crate::encode::{
 };
 use crate::engine::{RunContext, TextCounts};
 use crate::error::{Result, error};
+use crate::remembered::Remembered;
 
 /// What scoring some rows took.
 #[derive(Debug, Default, Clone)]
@@ -36,6 +38,8 @@ pub(crate) struct ScoreStats {
     pub decode: Duration,
     /// What a model of texts has counted.
     pub texts: TextCounts,
+    /// Rows that were not given to the model, since it had scored them before.
+    pub remembered: usize,
 }
 
 /// A query's use of a model: what all of its runs share.
@@ -43,6 +47,8 @@ pub(crate) struct Scorer<'a> {
     pub(super) predictor: &'a Predictor,
     pub(super) context: &'a RunContext,
     on_failure: OnFailure,
+    /// What the model has scored before.
+    remembered: Option<Arc<Remembered>>,
     /// What scoring has taken until now.
     pub(crate) stats: ScoreStats,
 }
@@ -50,7 +56,7 @@ pub(crate) struct Scorer<'a> {
 impl Predictor {
     /// Scores rows for the query of `context`, which says with `on_failure` what becomes of rows that can't be scored.
     pub(crate) fn scorer<'a>(&'a self, on_failure: OnFailure, context: &'a RunContext) -> Scorer<'a> {
-        Scorer { predictor: self, context, on_failure, stats: ScoreStats::default() }
+        Scorer { predictor: self, context, on_failure, remembered: None, stats: ScoreStats::default() }
     }
 
     pub(super) fn in_arrow<T>(&self, result: Result<T, ArrowError>) -> Result<T> {
@@ -61,6 +67,12 @@ impl Predictor {
 }
 
 impl Scorer<'_> {
+    /// The same, which scores no row that is `remembered`, and adds what it scores.
+    #[must_use]
+    pub(crate) fn remembering(self, remembered: Option<Arc<Remembered>>) -> Self {
+        Self { remembered, ..self }
+    }
+
     /// Predictions for `rows` rows, in runs of `batch_size`, on this thread.
     ///
     /// # Errors
@@ -108,13 +120,18 @@ impl Scorer<'_> {
 
     /// The batch with lists in place of bytes, and of structs within lists.
     fn with_lists(&self, batch: Batch) -> Result<Batch> {
-        let may_change = |argument: &ArrayRef| argument.data_type().is_nested() || is_list_like(argument.data_type());
-        if !batch.arguments.iter().any(may_change) {
+        let (encoder, options) = (self.predictor.call.encoder(), self.predictor.options());
+        let may_change = |(i, argument): (usize, &ArrayRef)| {
+            !encoder.is_bytes(i) && (argument.data_type().is_nested() || is_list_like(argument.data_type()))
+        };
+        if !batch.arguments.iter().enumerate().any(may_change) {
             return Ok(batch);
         }
-        let (encoder, options) = (self.predictor.call.encoder(), self.predictor.options());
         let (count, rows) = (batch.arguments.len(), batch.rows);
         let lists = batch.arguments.into_iter().enumerate().map(|(i, argument)| {
+            if encoder.is_bytes(i) {
+                return Ok(argument);
+            }
             let length = encoder.list_length(i, count);
             let fit = BytesFit { length, taken: options.bytes, pad: options.pad.unwrap_or(0) };
             self.predictor.in_arrow(as_lists(&argument, fit))
@@ -135,8 +152,31 @@ impl Scorer<'_> {
         Ok(Batch { arguments: filled.collect::<Result<_>>()?, rows: batch.rows })
     }
 
-    /// One batch, after the NULL policy.
+    /// One batch, of which what is remembered is not scored.
     pub(super) fn score_rows(&mut self, batch: &Batch) -> Result<ArrayRef> {
+        let Some(remembered) = self.remembered.clone() else { return self.score_anew(batch) };
+        let predictor = self.predictor;
+        let recalled = predictor.in_arrow(remembered.recall(&batch.arguments, batch.rows))?;
+        self.stats.remembered += recalled.known.len();
+        if recalled.unknown.is_empty() {
+            return Ok(recalled.values);
+        }
+        if recalled.known.is_empty() {
+            let scores = self.score_anew(batch)?;
+            predictor.in_arrow(remembered.keep(&recalled, &scores))?;
+            return Ok(scores);
+        }
+        let scores = self.score_anew(&predictor.in_arrow(batch.at(&recalled.unknown))?)?;
+        predictor.in_arrow(remembered.keep(&recalled, &scores))?;
+        let mut place = vec![0; batch.rows];
+        let rows = recalled.known.iter().chain(recalled.unknown.values());
+        rows.enumerate().for_each(|(from, row)| place[*row as usize] = from as u32); // a batch has fewer than 2^32
+        let all = self.concat(&[recalled.values, scores])?;
+        predictor.in_arrow(take(&all, &UInt32Array::from(place), None))
+    }
+
+    /// One batch, after the NULL policy.
+    fn score_anew(&mut self, batch: &Batch) -> Result<ArrayRef> {
         let Predictor { call, null_policy, .. } = self.predictor;
         let kept = rows_without_nulls(&batch.arguments, |argument, column| match null_policy {
             // A float may be NaN, in a list too; a list may not.

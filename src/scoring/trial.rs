@@ -55,6 +55,9 @@ struct Found {
     has_rows: bool,
 }
 
+/// What is made of a made-up tensor: words of empty texts, pictures of no bytes.
+pub(super) type MakeUp = fn(&mut Tensor);
+
 /// Runs of a model on made-up rows, when it is prepared.
 #[derive(Clone, Copy)]
 pub(super) struct Trial<'a> {
@@ -64,8 +67,8 @@ pub(super) struct Trial<'a> {
     cancel: &'a CancelToken,
     /// The longest that one may take.
     max_run: Option<Duration>,
-    /// Whether texts are words, as models of texts take them, and not names of categories.
-    words: bool,
+    /// Makes of a made-up tensor what a model of texts or of images takes in its place.
+    make_up: Option<MakeUp>,
     /// When all of it should be over. None where the answer decides what is scored: it must not depend on how fast the machine
     /// is today.
     deadline: Option<Instant>,
@@ -78,19 +81,19 @@ impl<'a> Trial<'a> {
         cancel: &'a CancelToken,
         max_run: Option<Duration>,
     ) -> Self {
-        Self { label, executable, cancel, max_run, words: false, deadline: Some(Instant::now() + LONGEST) }
+        Self { label, executable, cancel, max_run, make_up: None, deadline: Some(Instant::now() + LONGEST) }
     }
 
-    /// The same on words, for a model of texts.
-    pub(super) fn with_words(self, words: bool) -> Self {
-        Self { words, ..self }
+    /// The same on what `make_up` makes of each tensor.
+    pub(super) fn with(self, make_up: Option<MakeUp>) -> Self {
+        Self { make_up, ..self }
     }
 
     /// Rows that differ, as the model takes them.
     pub(super) fn rows(&self, inputs: &[TensorSpec], rows: usize, size: usize, floats: Floats) -> Result<Vec<Tensor>> {
         let mut made_up = made_up::rows(inputs, rows, size, floats)?;
-        if self.words {
-            made_up.iter_mut().for_each(made_up::with_words);
+        if let Some(make_up) = self.make_up {
+            made_up.iter_mut().for_each(make_up);
         }
         Ok(made_up)
     }

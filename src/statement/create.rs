@@ -67,7 +67,27 @@ fn folded(name: Ident) -> String {
     if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() }
 }
 
-/// `key value`, with a string, a number or a word as value.
+/// What follows the bracket of `[0.5, -1, …]` or `['cat', 'dog']`, as the text of a list.
+fn list(parser: &mut Parser) -> Result<String, ParserError> {
+    let mut items = vec![];
+    loop {
+        let sign = if parser.consume_token(&Token::Minus) { "-" } else { "" };
+        let token = parser.next_token();
+        items.push(match token.token {
+            Token::Number(number, _) => format!("{sign}{number}"),
+            Token::SingleQuotedString(text) if sign.is_empty() => serde_json::Value::from(text).to_string(),
+            _ => return parser.expected("a number or a string in the list", token),
+        });
+        let token = parser.next_token();
+        match token.token {
+            Token::Comma => {}
+            Token::RBracket => return Ok(format!("[{}]", items.join(", "))),
+            _ => return parser.expected("',' or ']'", token),
+        }
+    }
+}
+
+/// `key value`, with a string, a number, a word or a list as value.
 pub(super) fn option(parser: &mut Parser) -> Result<(String, String), ParserError> {
     let first = parser.next_token();
     let mut end = first.span.end;
@@ -97,7 +117,8 @@ pub(super) fn option(parser: &mut Parser) -> Result<(String, String), ParserErro
         _ if !sign.is_empty() => return parser.expected("a number", token),
         Token::SingleQuotedString(text) => text,
         Token::Word(word) => word.value,
-        _ => return parser.expected("the value of an option: a string, a number or a word", token),
+        Token::LBracket => list(parser)?,
+        _ => return parser.expected("the value of an option: a string, a number, a word or a list", token),
     };
     Ok((key, value))
 }

@@ -55,6 +55,11 @@ impl DiskCache {
         Self { root, limit, largest_fetch, grace: Duration::from_secs(600), downloads: Downloads::default() }
     }
 
+    /// The folder for what models have scored, which is not counted among what was fetched.
+    pub(crate) fn remembered(&self) -> PathBuf {
+        self.root.join("remembered")
+    }
+
     /// The entry that was last fetched under `name`, with the folder of its files.
     pub(crate) fn find(&self, name: &str) -> Option<(PathBuf, CacheEntry)> {
         let (_, folder) = self.entries(name).filter_map(|path| Some((used(&path)?, path))).max()?;

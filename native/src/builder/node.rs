@@ -160,7 +160,11 @@ fn from_bytes(element: ElementType, raw: &[u8]) -> Result<Vec<Scalar>> {
         ElementType::UInt16 => read!(u16, |value: u16| Scalar::I64(value.into())),
         ElementType::UInt32 => read!(u32, |value: u32| Scalar::I64(value.into())),
         ElementType::Bool => read!(u8, |value: u8| Scalar::I64((value != 0).into())),
-        ElementType::String | ElementType::Float16 | ElementType::BFloat16 | ElementType::UInt64 => {
+        ElementType::String
+        | ElementType::Bytes
+        | ElementType::Float16
+        | ElementType::BFloat16
+        | ElementType::UInt64 => {
             unsupported!("elements of type {element}")
         }
     }

@@ -104,7 +104,11 @@ pub(crate) fn kind_of(element: ElementType) -> Result<Kind> {
         | ElementType::UInt16
         | ElementType::UInt32
         | ElementType::Bool => Ok(Kind::I64),
-        ElementType::String | ElementType::Float16 | ElementType::BFloat16 | ElementType::UInt64 => {
+        ElementType::String
+        | ElementType::Bytes
+        | ElementType::Float16
+        | ElementType::BFloat16
+        | ElementType::UInt64 => {
             unsupported!("elements of type {element}")
         }
     }

@@ -215,6 +215,6 @@ pub(super) fn cell_of_tensor(tensor: &Tensor, column: usize, row: usize) -> Opti
         TensorData::UInt16(data) => shown!(data),
         TensorData::UInt8(data) => shown!(data),
         TensorData::Bool(data) => shown!(data),
-        TensorData::Float16(_) | TensorData::BFloat16(_) => None,
+        TensorData::Float16(_) | TensorData::BFloat16(_) | TensorData::Bytes(_) => None,
     }
 }

@@ -1,4 +1,5 @@
-//! The files beside a graph that say what its numbers stand for: the tokenizer of a model of texts, and its settings.
+//! The files beside a graph that say what its numbers stand for: the tokenizer of a model of texts, how a model of images wants
+//! them, and their settings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,11 +8,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::proto::GraphProto;
+use super::proto::{GraphProto, TypeValue, ValueInfoProto};
 use crate::error::{Result, bail, error};
 
-/// The tokenizer, without which the others say nothing.
-pub(super) const TOKENIZER: &str = super::Model::TOKENIZER;
+/// The tokenizer of a model of texts, without which the others say nothing.
+const TOKENIZER: &str = super::Model::TOKENIZER;
+
+/// What a model of images wants to be done with them, without which its other file says nothing.
+const PREPROCESSOR: &str = super::Model::PREPROCESSOR;
 
 /// The files of a model of texts, as the libraries that train such models name them.
 const OF_TEXTS: [&str; 6] = [
@@ -23,28 +27,47 @@ const OF_TEXTS: [&str; 6] = [
     "tokenizer_config.json",
 ];
 
+/// The files of a model of images.
+const OF_IMAGES: [&str; 2] = ["config.json", PREPROCESSOR];
+
 /// Bytes of such a file, at most: the largest vocabularies have 20 MB.
 const LARGEST: u64 = 256 << 20;
 
-/// The names of the files that may stand beside `graph`; none, if it takes no tokens.
+/// The names of the files that may stand beside `graph`; none, if it takes neither tokens nor what may be an image.
 pub(super) fn expected(graph: &GraphProto) -> &'static [&'static str] {
-    let takes_tokens = graph.input.iter().any(|input| input.name == "input_ids");
-    if takes_tokens { &OF_TEXTS } else { &[] }
+    let takes = |kind: fn(&ValueInfoProto) -> bool| graph.input.iter().any(kind);
+    if takes(|input| input.name == "input_ids") {
+        &OF_TEXTS
+    } else if takes(|input| rank(input) == 4) {
+        &OF_IMAGES
+    } else {
+        &[]
+    }
 }
 
-/// Those of `expected` that stand in the folder of the file `path`, by their names; none without a tokenizer.
+/// The number of dimensions of a tensor; 0 if it has no shape.
+fn rank(input: &ValueInfoProto) -> usize {
+    match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(TypeValue::Tensor(tensor)) => tensor.shape.as_ref().map_or(0, |shape| shape.dim.len()),
+        _ => 0,
+    }
+}
+
+/// Those of `expected` that stand in the folder of the file `path`, by their names; none without the one that says what the others
+/// are for.
 pub(super) fn beside(path: &Path, expected: &[&str]) -> BTreeMap<String, PathBuf> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    if !has_tokenizer(path) {
+    let first = [TOKENIZER, PREPROCESSOR].into_iter().find(|first| expected.contains(first));
+    if !first.is_some_and(|first| folder.join(first).is_file()) {
         return BTreeMap::new();
     }
     let there = expected.iter().map(|name| ((*name).to_owned(), folder.join(name)));
     there.filter(|(_, path)| path.is_file()).collect()
 }
 
-/// True if the folder of the model's file `path` has a tokenizer in it.
-pub(super) fn has_tokenizer(path: &Path) -> bool {
-    path.with_file_name(TOKENIZER).is_file()
+/// True if a file stands beside the model's file `path` that may belong to it.
+pub(super) fn may_be_beside(path: &Path) -> bool {
+    [TOKENIZER, PREPROCESSOR].into_iter().any(|name| path.with_file_name(name).is_file())
 }
 
 /// The content of the files `paths`.

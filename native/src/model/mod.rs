@@ -88,6 +88,9 @@ impl Model {
     /// The name of the file that makes a model whose graph takes `input_ids` one of texts, if it stands beside it.
     pub const TOKENIZER: &str = "tokenizer.json";
 
+    /// The name of the file that makes a model whose graph takes four dimensions one of images, if it stands beside it.
+    pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
     /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`.
     ///
     /// # Errors
@@ -119,7 +122,7 @@ impl Model {
         known: impl Fn(&str) -> Option<Arc<Self>>,
     ) -> Result<Arc<Self>> {
         // The same file with a tokenizer is another model.
-        if !companions::has_tokenizer(path)
+        if !companions::may_be_beside(path)
             && let Some(size) = file::size(path).filter(|size| has_size(*size))
             && let Some(known) = file::hash_of(path, size).and_then(|hash| known(&hash))
         {
@@ -212,7 +215,7 @@ impl Model {
         Some(ModelFiles { path, external, sha256: self.content.sha256.clone() })
     }
 
-    /// The content of the file `name` that stands beside a model of texts, such as `tokenizer.json`.
+    /// The content of the file `name` that stands beside a model of texts or of images, such as `tokenizer.json`.
     pub fn companion(&self, name: &str) -> Option<&Bytes> {
         self.content.companions.get(name)
     }

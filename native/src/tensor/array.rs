@@ -36,6 +36,7 @@ impl TensorData {
             }
             Self::Bool(data) => Arc::new(BooleanArray::from(data.clone())),
             Self::String(data) => Arc::new(data.clone()),
+            Self::Bytes(data) => Arc::new(data.clone()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Axes and rows of tensors moved.
 
-use arrow::array::{Array, StringArray};
+use arrow::array::{Array, BinaryArray, StringArray};
 
 use super::{Tensor, TensorData};
 
@@ -24,6 +24,10 @@ macro_rules! with_elements {
             TensorData::String(texts) => {
                 let $values: Vec<&str> = (0..texts.len()).map(|i| texts.value(i)).collect();
                 TensorData::String(StringArray::from_iter_values($body))
+            }
+            TensorData::Bytes(all) => {
+                let $values: Vec<&[u8]> = (0..all.len()).map(|i| all.value(i)).collect();
+                TensorData::Bytes(BinaryArray::from_iter_values($body))
             }
         }
     };

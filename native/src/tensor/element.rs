@@ -23,6 +23,8 @@ pub enum ElementType {
     UInt64,
     /// Stands as Float32 in Arrow, which has no bfloat16.
     BFloat16,
+    /// Values of any number of bytes, such as the content of files. ONNX has no such type: they are made numbers before a graph is run.
+    Bytes,
 }
 
 impl ElementType {
@@ -49,7 +51,7 @@ impl ElementType {
 
     /// The type that ONNX calls `name`, as [`Display`](fmt::Display) writes it.
     pub fn from_name(name: &str) -> Option<Self> {
-        (1..=16).filter_map(Self::from_onnx).find(|element| element.to_string() == name)
+        (1..=16).filter_map(Self::from_onnx).chain([Self::Bytes]).find(|element| element.to_string() == name)
     }
 
     /// The Arrow type of a column of such elements.
@@ -68,17 +70,18 @@ impl ElementType {
             Self::Float64 => DataType::Float64,
             Self::UInt32 => DataType::UInt32,
             Self::UInt64 => DataType::UInt64,
+            Self::Bytes => DataType::Binary,
         }
     }
 
-    /// Bytes of an element in a tensor; `None` for strings.
+    /// Bytes of an element in a tensor; `None` for strings and bytes.
     pub fn size(self) -> Option<usize> {
         match self {
             Self::UInt8 | Self::Int8 | Self::Bool => Some(1),
             Self::UInt16 | Self::Int16 | Self::Float16 | Self::BFloat16 => Some(2),
             Self::Float32 | Self::Int32 | Self::UInt32 => Some(4),
             Self::Float64 | Self::Int64 | Self::UInt64 => Some(8),
-            Self::String => None,
+            Self::String | Self::Bytes => None,
         }
     }
 
@@ -97,8 +100,11 @@ impl ElementType {
             DataType::Dictionary(_, values) => self.accepts(values),
             DataType::RunEndEncoded(_, values) => self.accepts(values.data_type()),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => self == Self::String,
-            DataType::Boolean => self != Self::String,
-            from if from.is_integer() => !matches!(self, Self::String | Self::Bool),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                self == Self::Bytes
+            }
+            DataType::Boolean => !matches!(self, Self::String | Self::Bytes),
+            from if from.is_integer() => !matches!(self, Self::String | Self::Bool | Self::Bytes),
             from if from.is_floating() => self.is_float(),
             _ => false,
         }
@@ -123,6 +129,7 @@ impl fmt::Display for ElementType {
             Self::UInt32 => "uint32",
             Self::UInt64 => "uint64",
             Self::BFloat16 => "bfloat16",
+            Self::Bytes => "bytes",
         })
     }
 }

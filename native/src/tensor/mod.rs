@@ -4,7 +4,7 @@ mod array;
 mod axes;
 mod element;
 
-use arrow::array::{Array, StringArray};
+use arrow::array::{Array, BinaryArray, StringArray};
 use arrow::buffer::ScalarBuffer;
 use half::{bf16, f16};
 
@@ -38,6 +38,8 @@ pub enum TensorData {
     Bool(Vec<bool>),
     /// Without nulls.
     String(StringArray),
+    /// Without nulls.
+    Bytes(BinaryArray),
 }
 
 impl TensorData {
@@ -58,6 +60,7 @@ impl TensorData {
             Self::UInt64(data) => data.len(),
             Self::Bool(data) => data.len(),
             Self::String(data) => data.len(),
+            Self::Bytes(data) => data.len(),
         }
     }
 
@@ -83,12 +86,13 @@ impl TensorData {
             Self::UInt64(_) => ElementType::UInt64,
             Self::Bool(_) => ElementType::Bool,
             Self::String(_) => ElementType::String,
+            Self::Bytes(_) => ElementType::Bytes,
         }
     }
 }
 
 impl Tensor {
-    /// A tensor of `shape` that holds zeros, empty strings or `false`.
+    /// A tensor of `shape` that holds zeros, empty strings or bytes, or `false`.
     pub fn zeros(element: ElementType, shape: Vec<usize>) -> Self {
         let len = shape.iter().product();
         macro_rules! zeros {
@@ -111,6 +115,7 @@ impl Tensor {
             ElementType::UInt64 => zeros!(UInt64),
             ElementType::Bool => zeros!(Bool),
             ElementType::String => TensorData::String(StringArray::from(vec![""; len])),
+            ElementType::Bytes => TensorData::Bytes(BinaryArray::from(vec![b"".as_slice(); len])),
         };
         Self { shape, data }
     }
@@ -127,6 +132,7 @@ impl Tensor {
                 match self.data {
                     $(TensorData::$kind(data) => TensorData::$kind(data.to_vec().into()),)+
                     TensorData::String(data) => TensorData::String(data.iter().collect()),
+                    TensorData::Bytes(data) => TensorData::Bytes(data.iter().collect()),
                     owned @ (TensorData::BFloat16(_) | TensorData::Bool(_)) => owned,
                 }
             };
@@ -163,6 +169,7 @@ impl Tensor {
                 TensorData::Bool(data)
             }
             TensorData::String(data) => TensorData::String(data.slice(0, elements)),
+            TensorData::Bytes(data) => TensorData::Bytes(data.slice(0, elements)),
         };
         self
     }

@@ -41,6 +41,7 @@ pub(super) fn to_input(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
                 let strings: Vec<String> = (0..data.len()).map(|i| data.value(i).to_owned()).collect();
                 OrtTensor::from_string_array((shape, &strings[..]))?.into()
             }
+            TensorData::Bytes(_) => return Err(ort::Error::new("ONNX has no bytes")),
             _ => return Err(ort::Error::new("a primitive tensor was not recognized")),
         }),
     )

@@ -1,11 +1,11 @@
 //! Chooses which output of a graph a call is made of, and what is made of it.
 
-use datafusion_predict_native::{Dimension, ElementType, Model, TensorSpec};
+use datafusion_predict_native::{Dimension, Model, TensorSpec};
 
-use super::head::{Activation, Head};
 use super::settings::Settings;
 use crate::call::{ModelOptions, Pooling};
 use crate::error::{Result, bail, error};
+use crate::scoring::head::{Activation, Head};
 
 /// The graph's output that calls are to have: the one that is named, else the one that has most been done to.
 pub(super) fn graph_output(label: &str, model: &Model, options: &ModelOptions) -> Result<TensorSpec> {
@@ -145,22 +145,4 @@ fn encoder(label: &str, output: &TensorSpec, settings: &Settings, options: &Mode
     let normalize = texts.normalize.or(settings.normalize.filter(|_| !is_pooled)).unwrap_or(false);
     let width = output.shape.last().and_then(Dimension::size);
     Ok(ChosenHead { head: Head::Embedding { pooling, normalize }, width, labels: None, notes })
-}
-
-/// The outputs of a call.
-pub(super) fn outputs(head: &Head, width: Option<usize>, rows: Dimension) -> Vec<TensorSpec> {
-    let output = |name: &str, element, width: Option<Dimension>| TensorSpec {
-        name: name.to_owned(),
-        element,
-        shape: [rows.clone()].into_iter().chain(width).collect(),
-    };
-    let free = || Some(width.map_or(Dimension::Dynamic(None), Dimension::Fixed));
-    match head {
-        Head::Embedding { .. } => vec![output("embedding", ElementType::Float32, free())],
-        Head::Scores(_) if width == Some(1) => vec![output("score", ElementType::Float32, None)],
-        Head::Scores(_) => vec![output("scores", ElementType::Float32, free())],
-        Head::Best(..) => {
-            vec![output("label", ElementType::String, None), output("score", ElementType::Float32, None)]
-        }
-    }
 }

@@ -8,7 +8,6 @@
 
 mod batches;
 mod choice;
-mod head;
 mod runner;
 mod settings;
 
@@ -16,11 +15,12 @@ use std::sync::Arc;
 
 use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Model, TensorSpec};
 
-use self::choice::{chosen_head, graph_output, outputs};
-use self::head::Head;
+use self::choice::{chosen_head, graph_output};
 use self::runner::{Role, TextRunner};
 use self::settings::Settings;
 use super::axes::Input;
+use super::front::refuse_options;
+use super::head::{self, Head, outputs_of};
 use super::outputs::SelectedOutput;
 use crate::call::{GivenLabels, ModelOptions, OnLongText, TextOptions};
 use crate::encode::{OutputColumn, TokenizerFile};
@@ -57,14 +57,7 @@ impl TextModel {
     /// Files beside it that can't be read, that do not fit the graph or each other; options that do not fit it.
     pub(super) fn of(label: &str, model: &Model, options: &ModelOptions) -> Result<Option<Self>> {
         let Some(json) = model.companion(Model::TOKENIZER) else {
-            if let Some((name, _)) = options.texts.pairs().first() {
-                bail!(
-                    InvalidOption,
-                    "model '{label}' is no model of texts (option '{name}'): such a model takes 'input_ids', and has a file {} beside it",
-                    Model::TOKENIZER
-                );
-            }
-            return Ok(None);
+            return refuse_options(label, options).map(|()| None);
         };
         let signature = model.signature();
         if let Some(input) = signature.inputs.iter().find(|input| input.name.starts_with("past_key_values")) {
@@ -138,7 +131,7 @@ impl TextModel {
         Ok(Some(Self {
             graph_inputs: signature.inputs.clone(),
             inputs: names.iter().map(text).collect(),
-            outputs: outputs(&head.head, head.width, rows),
+            outputs: outputs_of(&head.head, head.width, rows),
             options: effective,
             notes,
             runner: TextRunner {
@@ -163,17 +156,7 @@ impl TextModel {
     pub(super) fn columns(&self, outputs: &[SelectedOutput]) -> Vec<OutputColumn> {
         let labels = self.options.labels.as_ref().and_then(|labels| labels.names());
         let labels = labels.map(|names| ClassLabels::from(names.to_vec()));
-        let column = |output: &SelectedOutput| {
-            let spec = output.spec();
-            match self.runner.head {
-                Head::Embedding { .. } => OutputColumn::vector(&spec),
-                _ => {
-                    let labels = labels.as_ref().filter(|labels| OutputColumn::takes_labels(&spec, labels));
-                    OutputColumn::new(&spec, labels)
-                }
-            }
-        };
-        outputs.iter().map(column).collect()
+        outputs.iter().map(|output| head::column(&self.runner.head, output, labels.as_ref())).collect()
     }
 
     /// What runs texts through `graph`, which an engine has prepared.

@@ -10,11 +10,11 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::{ElementType, Tensor, TensorData, TensorSpec};
 
 use super::batches::batches;
-use super::head::Head;
 use crate::call::OnLongText;
 use crate::encode::{Tokenize, Tokens};
 use crate::engine::{Columnar, Executable, RunContext};
 use crate::error::{Error, Result, bail, error};
+use crate::scoring::head::Head;
 
 /// What an input of the graph says of each token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use datafusion_predict_native::Model;
 use serde_json::Value;
 
 use crate::call::{ModelOptions, Pooling};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
+use crate::scoring::companions::{json, labels, number};
 
 /// What is known of a model of texts beside its graph.
 #[derive(Debug, Default)]
@@ -41,16 +42,9 @@ impl Settings {
     /// # Errors
     /// A file that is no JSON; a pooling that is not known.
     pub(super) fn of(label: &str, model: &Model, options: &ModelOptions) -> Result<Self> {
-        let file = |name: &str| -> Result<Value> {
-            let Some(bytes) = model.companion(name) else { return Ok(Value::Null) };
-            let parsed = serde_json::from_slice(bytes);
-            parsed.map_err(|cause| {
-                error!(InvalidModel, "model '{label}': its file '{name}' is no JSON").with_source(cause)
-            })
-        };
+        let file = |name: &str| json(label, model, name);
         let mut settings = Self::default();
         settings.of_transformers(&file("config.json")?);
-        let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
         // What has no limit says so with a huge number.
         let of_tokenizer = number(&file("tokenizer_config.json")?["model_max_length"]).filter(|most| *most < 1 << 20);
         settings.max_tokens = number(&file("sentence_bert_config.json")?["max_seq_length"]).or(of_tokenizer);
@@ -67,7 +61,7 @@ impl Settings {
 
     /// `config.json`
     fn of_transformers(&mut self, config: &Value) {
-        let number = |name: &str| config[name].as_u64().and_then(|number| usize::try_from(number).ok());
+        let number = |name: &str| number(&config[name]);
         // Positions of these count from behind that of the padding.
         self.first_position = match config["model_type"].as_str() {
             Some("roberta" | "xlm-roberta" | "camembert" | "mpnet") => {
@@ -81,15 +75,7 @@ impl Settings {
         self.architecture = config["architectures"][0].as_str().map(str::to_owned);
         self.is_regression = config["problem_type"] == "regression";
         self.is_multi_label = config["problem_type"] == "multi_label_classification";
-        if let Value::Object(labels) = &config["id2label"] {
-            let mut named: Vec<_> = labels
-                .iter()
-                .filter_map(|(id, label)| Some((id.parse::<usize>().ok()?, label.as_str()?.to_owned())))
-                .collect();
-            named.sort();
-            let in_order = named.iter().enumerate().all(|(place, (id, _))| place == *id);
-            self.labels = in_order.then(|| named.into_iter().map(|(_, label)| label).collect());
-        }
+        self.labels = labels(config);
     }
 
     /// `modules.json`: what is done with what the graph gives.
