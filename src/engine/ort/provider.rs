@@ -1,5 +1,6 @@
 //! Devices as ONNX Runtime's execution providers.
 
+use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 
 use crate::engine::Device;
@@ -8,7 +9,14 @@ use crate::engine::Device;
 pub(super) fn provider(device: Device) -> Option<ExecutionProviderDispatch> {
     let provider = match device {
         Device::Cpu | Device::Auto => return None, // always there, and last
-        Device::Cuda(id) => ep::CUDA::default().with_device_id(id.into()).build(),
+        // Products of floats are those of floats: with fewer digits, which is the provider's default, the score of a row depends
+        // on the rows beside it.
+        Device::Cuda(id) => ep::CUDA::default()
+            .with_device_id(id.into())
+            .with_tf32(false)
+            // The default tries all algorithms anew for each number of rows.
+            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+            .build(),
         Device::TensorRt(id) => ep::TensorRT::default().with_device_id(id.into()).build(),
         Device::OpenVino => ep::OpenVINO::default().build(),
         Device::CoreMl => ep::CoreML::default().build(),

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use datafusion_predict_native::{Model, Tensor};
 use ort::environment::Environment;
@@ -31,7 +32,13 @@ const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_pa
 /// Above this size of its shared weights, in bytes, a model is not prepacked: that would keep a second copy of each.
 const PREPACK_UP_TO: usize = 8 << 20;
 
-/// A model in ONNX Runtime. A session runs one batch at a time, so there is a pool of them, no larger than the cores.
+/// How often a run that waits for a device looks whether anybody still waits for it.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A model in ONNX Runtime. A session runs one batch at a time, so on the CPU there is a pool of them, no larger than the cores.
+///
+/// A device has one session, and so one copy of the weights: its memory is short, and runs that share it only wait for each
+/// other in its own queue. Batches are encoded and decoded meanwhile.
 #[derive(Debug)]
 pub(super) struct OrtExecutable {
     label: String,
@@ -47,6 +54,8 @@ pub(super) struct OrtExecutable {
     sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
     idle: Mutex<Vec<(usize, Session)>>,
+    /// A session has become idle.
+    given_back: Condvar,
     /// The model's large weights, in memory once for all sessions. They point into `model`.
     weights: Vec<(String, Arc<DynValue>)>,
     /// Dropped last: sessions and weights point into it.
@@ -83,6 +92,7 @@ impl OrtExecutable {
             session_size,
             sessions: AtomicUsize::new(0),
             idle,
+            given_back: Condvar::new(),
         };
         let first = executable.create(1)?; // so that a model that can't be loaded fails here
         executable.give_back(1, first);
@@ -147,8 +157,17 @@ impl OrtExecutable {
         Ok(builder)
     }
 
-    fn take(&self, threads: usize) -> Result<Session> {
+    fn take(&self, threads: usize, context: &RunContext) -> Result<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.device != Device::Cpu {
+            if let Some((_, session)) = idle.pop() {
+                return Ok(session);
+            }
+            if context.cancel.is_cancelled() {
+                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
+            }
+            idle = self.given_back.wait_timeout(idle, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
         match idle.iter().position(|(of, _)| *of == threads) {
             Some(position) => Ok(idle.swap_remove(position).1),
             None => {
@@ -161,6 +180,7 @@ impl OrtExecutable {
     fn give_back(&self, threads: usize, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push((threads, session));
+        self.given_back.notify_one();
         // Sessions for other numbers of threads must not pile up: trees stand in memory once for each. There is room for
         // two such numbers, so that two queries do not drive out each other's.
         while idle.iter().map(|(threads, _)| threads).sum::<usize>() > 2 * self.cores.total() && idle.len() > 1 {
@@ -212,13 +232,29 @@ fn prepacks(model: &Model) -> bool {
     model.weights().iter().map(|weight| weight.data.size()).sum::<usize>() <= PREPACK_UP_TO
 }
 
+/// A session in use, which goes back whatever happens: others may wait for it.
+struct Taken<'a> {
+    session: Option<Session>,
+    threads: usize,
+    of: &'a OrtExecutable,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.of.give_back(self.threads, session);
+        }
+    }
+}
+
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
         let threads = context.threads.clamp(1, self.cores.total());
-        let mut session = self.take(threads)?;
-        let outputs = self.run_in(&mut session, inputs, context);
-        self.give_back(threads, session);
-        outputs
+        let mut taken = Taken { session: Some(self.take(threads, context)?), threads, of: self };
+        match &mut taken.session {
+            Some(session) => self.run_in(session, inputs, context),
+            None => bail!(EngineFailed, "model '{}' has no session", self.label),
+        }
     }
 
     fn device(&self) -> String {
