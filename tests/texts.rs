@@ -325,3 +325,34 @@ async fn options_say_more_than_files() {
     let prefixed = vector("OPTIONS (prefix 'query: ')", text).await;
     close(&prefixed, &vector("", &format!("query: {text}")).await, "a prefix stands before the text");
 }
+
+/// A vector of a static embedding model, as model2vec gives it.
+#[derive(Deserialize)]
+struct StaticVector {
+    text: String,
+    vector: Vec<f32>,
+}
+
+#[tokio::test]
+async fn static_embeddings_are_those_of_model2vec() {
+    let file = std::fs::read("tests/models/static/expected.json").expect("the file");
+    let all: BTreeMap<String, Vec<StaticVector>> = serde_json::from_slice(&file).expect("JSON");
+    for (name, expected) in all {
+        let context = session(2);
+        sql(&context, &format!("CREATE MODEL m FROM 'tests/models/static/{name}'")).await;
+        let texts: StringArray = expected.iter().map(|row| Some(row.text.as_str())).collect();
+        let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).expect("a column");
+        context.register_batch("t", batch).expect("a new name");
+        let batches = sql(&context, "SELECT embed('m', text) FROM t").await;
+        let found = vectors(&batches, 0);
+        assert_eq!(found.len(), expected.len());
+        for (expected, found) in expected.iter().zip(found) {
+            // model2vec gives vectors in the type of those in the file: of float16, three digits.
+            let digits = if name == "weighted" { 1e-3 } else { 1e-5 };
+            let differs = expected.vector.iter().zip(&found).any(|(a, b)| (a - b).abs() > digits * a.abs().max(1.0));
+            assert!(found.len() == expected.vector.len() && !differs, "{name}: '{}'", expected.text);
+        }
+        let engine = sql(&context, "SELECT engine FROM predict.versions").await;
+        assert_eq!(engine[0].column(0).as_string::<i32>().value(0), "native");
+    }
+}

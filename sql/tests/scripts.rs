@@ -6,6 +6,54 @@ use std::fs;
 
 use common::{root, run};
 
+/// The lines of what the script of this name prints of its queries.
+fn printed(script: &str) -> Vec<String> {
+    fs::create_dir_all(root().join("target")).expect("a folder");
+    let ran = run(&["-q", "--format", "csv", "-f", &format!("sql/scripts/{script}.sql")]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_recipes_show_what_their_scripts_print() {
+    let recipes = fs::read_to_string(root().join("docs/recipes.md")).expect("the document");
+    let mut shown = 0;
+    for recipe in recipes.split("\n## ").skip(1) {
+        let script = recipe.split("](../").nth(1).and_then(|rest| rest.split(')').next()).expect("a script");
+        fs::create_dir_all(root().join("target")).expect("a folder");
+        let ran = run(&["-q", "-f", script]);
+        for table in recipe.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            assert!(ran.stdout.contains(table), "{script}: {ran:?}");
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, 3);
+}
+
+#[test]
+fn texts_are_found_by_what_they_mean() {
+    let printed = printed("semantic_search");
+    assert!(printed.iter().any(|line| line.starts_with("Console player for MP3 and Ogg Vorbis,")), "{printed:?}");
+    assert!(printed.iter().any(|line| line.starts_with("IMAP mail client for the terminal,")), "{printed:?}");
+}
+
+#[test]
+fn tickets_go_to_the_team_that_they_are_like() {
+    let printed = printed("ticket_routing");
+    let teams: Vec<_> = printed.iter().filter_map(|line| line.split(',').nth(2)).collect();
+    assert_eq!(teams, ["team", "mail", "network", "graphics", "network"], "{printed:?}");
+}
+
+#[test]
+fn pictures_get_their_labels() {
+    let printed = printed("image_labelling");
+    let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero", "one"];
+    for (number, name) in names.into_iter().enumerate() {
+        let line = format!("scan_{number:02}.png,{name},");
+        assert!(printed.iter().any(|found| found.starts_with(&line)), "{line} {printed:?}");
+    }
+}
+
 #[test]
 fn the_demo_scores_filters_joins_aggregates_and_writes() {
     let scored = root().join("target/demo/scored.parquet");

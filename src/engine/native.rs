@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
-use datafusion_predict_native::{CompileOptions, Compiled, CompiledModel, Model, Tensor};
+use datafusion_predict_native::{CompileOptions, Compiled, CompiledModel, Model, Tensor, TensorData};
 
 use super::{Columnar, Device, Engine, Executable, PrepareRequest, Prepared, RunContext};
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// Runs trees, linear models and their preprocessing, over the columns where they lie.
 #[derive(Debug, Default)]
@@ -26,6 +26,9 @@ impl Engine for NativeEngine {
         if !matches!(request.device, Device::Cpu | Device::Auto) {
             return Ok(Prepared::Refused(format!("device '{}' is asked for", request.device)));
         }
+        if model.token_table().is_some() {
+            return Ok(Prepared::Ready(Arc::new(TokenVectors { model: model.clone(), label: request.label.clone() })));
+        }
         if request.rows_elsewhere {
             return Ok(Prepared::Refused(
                 "its inputs are not one row after the other: its rows may lie elsewhere, or are texts or pictures"
@@ -41,6 +44,35 @@ impl Engine for NativeEngine {
             Compiled::Refused(reason) => Prepared::Refused(reason),
             other => Prepared::Refused(format!("{other:?}")),
         })
+    }
+}
+
+/// Looks up the vectors of tokens.
+#[derive(Debug)]
+struct TokenVectors {
+    model: Arc<Model>,
+    label: String,
+}
+
+impl Executable for TokenVectors {
+    fn run(&self, inputs: &[Tensor], _: &RunContext) -> Result<Vec<Tensor>> {
+        let (Some(table), [Tensor { shape, data: TensorData::Int64(tokens) }]) = (self.model.token_table(), inputs)
+        else {
+            bail!(EngineFailed, "model '{}' takes numbers of tokens", self.label)
+        };
+        let mut values = Vec::with_capacity(tokens.len() * table.width);
+        for token in tokens.iter() {
+            match usize::try_from(*token).ok().and_then(|token| table.vector(token)) {
+                Some(vector) => values.extend_from_slice(vector),
+                None => bail!(EngineFailed, "model '{}' has no vector for token {token}", self.label),
+            }
+        }
+        let shape = shape.iter().copied().chain([table.width]).collect();
+        Ok(vec![Tensor { shape, data: TensorData::Float32(values.into()) }])
+    }
+
+    fn device(&self) -> String {
+        Device::Cpu.to_string()
     }
 }
 

@@ -4,6 +4,7 @@ use url::Url;
 
 use super::http::{Login, Site, join};
 use super::remote::file_or_folder;
+use super::{FILE, STATIC};
 use crate::error::{Result, bail, error};
 use crate::storage::{StorageOptions, redacted};
 
@@ -43,7 +44,7 @@ pub(super) fn repository(url: &Url, options: &StorageOptions) -> Result<Site> {
     };
     let login = token.map_or(Login::None, Login::Token);
     let candidates = match file {
-        "" => [("", "model.onnx"), ("onnx/", "model.onnx")].map(|(folder, file)| (folder.into(), file.into())).to_vec(),
+        "" => [("", FILE), ("onnx/", FILE), ("", STATIC)].map(|(folder, file)| (folder.into(), file.into())).to_vec(),
         file => file_or_folder(file),
     };
     Ok(Site::new(base, login, candidates))
@@ -62,7 +63,7 @@ mod tests {
         let found = site("hf://ana/bert@v2/onnx/m.onnx").expect("a file");
         assert_eq!(found.base().as_str(), "http://127.0.0.1:1/hub/ana/bert/resolve/v2/");
         assert_eq!(found.candidates()[0], ("onnx/".to_owned(), "m.onnx".to_owned()));
-        assert_eq!(site("hf://ana/bert").expect("a repository").candidates().len(), 2);
+        assert_eq!(site("hf://ana/bert").expect("a repository").candidates().len(), 3);
         assert!(site("hf://ana").is_err() && site("hf://ana/@v2").is_err());
     }
 }

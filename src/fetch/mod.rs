@@ -118,8 +118,12 @@ fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
         return Ok(Fetched { uri: uri.to_owned(), path: path.join(data), features: description.features });
     }
     let path = match path.is_dir() {
-        true if path.join(FILE).is_file() => path.join(FILE),
-        true => bail!(Unreadable, "'{uri}' is a folder without a file {FILE} or {}", mlmodel::DESCRIPTION),
+        true => match [FILE, STATIC].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
+            Some(file) => file,
+            None => {
+                bail!(Unreadable, "'{uri}' is a folder without a file {FILE}, {STATIC} or {}", mlmodel::DESCRIPTION)
+            }
+        },
         false => path,
     };
     Ok(Fetched { uri: uri.to_owned(), path, features: vec![] })
@@ -127,6 +131,9 @@ fn local(uri: &str, path: PathBuf) -> Result<Fetched> {
 
 /// The model's file in a folder.
 const FILE: &str = "model.onnx";
+
+/// The file in a folder that is a static embedding model.
+const STATIC: &str = "model.safetensors";
 
 /// `name`, which a model's description or graph gives, if it stays within the model's folder.
 fn inside(uri: &str, name: &str) -> Result<String> {

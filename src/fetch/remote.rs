@@ -11,7 +11,7 @@ use datafusion_predict_native::Model;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::{FILE, Fetched, inside, mlmodel};
+use super::{FILE, Fetched, STATIC, inside, mlmodel};
 use crate::background;
 use crate::byte_size::ByteSize;
 use crate::error::{Error, Result, bail, error};
@@ -42,7 +42,7 @@ pub(super) enum Opened {
 
 /// The file at `path`; where there is none, the model in the folder `path`.
 pub(super) fn file_or_folder(path: &str) -> Vec<(String, String)> {
-    let files = if cfg!(feature = "mlflow") { &[mlmodel::DESCRIPTION, FILE][..] } else { &[FILE] };
+    let files = if cfg!(feature = "mlflow") { &[mlmodel::DESCRIPTION, FILE, STATIC][..] } else { &[FILE, STATIC] };
     let in_folder =
         |folder: &str| -> Vec<_> { files.iter().map(|file| (folder.to_owned(), (*file).to_owned())).collect() };
     match path.strip_suffix('/') {

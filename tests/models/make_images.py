@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow.parquet as pq
 from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
@@ -66,6 +67,16 @@ def save_pictures(folder):
         exif = Image.Exif()
         exif[0x0112] = turn
         rgb.save(folder / f"turned_{turn}.jpg", quality=92, exif=exif)
+
+
+def save_digits(folder):
+    """Some of scikit-learn's handwritten digits, which make_neural.py has put beside the network that knows them."""
+    folder.mkdir(parents=True)
+    rows = pq.read_table(HERE.parent / "neural" / "digits_cnn.parquet").slice(0, 12).to_pylist()
+    for number, row in enumerate(rows):
+        pixels = np.array(row["pixels"]).reshape(8, 8) * 255 / 16
+        image = Image.fromarray(pixels.round().astype(np.uint8))
+        image.resize((32, 32), FILTERS["nearest"]).save(folder / f"scan_{number:02}.png")
 
 
 def opened(path):
@@ -137,6 +148,7 @@ def network(rng, name, inner):
 def main():
     shutil.rmtree(HERE, ignore_errors=True)
     save_pictures(HERE / "pictures")
+    save_digits(HERE / "digits")
     files = sorted((HERE / "pictures").iterdir())
 
     value = h.make_tensor_value_info

@@ -16,11 +16,14 @@ use super::hash::{Hashing, PendingHash};
 use super::lookalike::recognized;
 use super::proto::{DataLocation, ModelProto, TensorProto};
 use super::reader::FileBuf;
+use super::token_table::{self, TokenTable};
 use super::weights::WeightPlace;
 use crate::error::{Error, Result, bail, error};
 
 /// A model's file, decoded, and what its external weights need to be read.
 pub(super) struct ModelFile {
+    /// The vectors of a static embedding model.
+    pub token_table: Option<TokenTable>,
     pub proto: ModelProto,
     /// Of the file.
     hash: Hashing,
@@ -34,6 +37,9 @@ pub(super) struct ModelFile {
     pub path: Option<PathBuf>,
 }
 
+/// What the file of a model is called in its folder: a graph, or the vectors of static embeddings.
+const MAIN_FILES: [&str; 2] = ["model.onnx", "model.safetensors"];
+
 /// The file that the path or the `file://` URL `uri` names, or `model.onnx` in the folder that it names.
 pub(super) fn local_file(uri: &str) -> Result<PathBuf> {
     let path = match uri.split_once("://") {
@@ -45,8 +51,10 @@ pub(super) fn local_file(uri: &str) -> Result<PathBuf> {
         None => PathBuf::from(uri),
     };
     match path.is_dir() {
-        true if path.join("model.onnx").is_file() => Ok(path.join("model.onnx")),
-        true => bail!(Unreadable, "'{uri}' is a folder without a file model.onnx"),
+        true => match MAIN_FILES.map(|file| path.join(file)).into_iter().find(|path| path.is_file()) {
+            Some(main) => Ok(main),
+            None => bail!(Unreadable, "'{uri}' is a folder without a file {}", MAIN_FILES.join(" or ")),
+        },
         false => Ok(path),
     }
 }
@@ -61,7 +69,24 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelFile> {
     if metadata.len() == 0 {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: the file is empty");
     }
-    if let Some(what) = recognized(&first_bytes(path).map_err(unreadable)?) {
+    let start = first_bytes(path).map_err(unreadable)?;
+    if token_table::is_safetensors(&start) {
+        let bytes = Bytes::from(fs::read(path).map_err(unreadable)?);
+        let table = token_table::read(uri, &bytes)?;
+        let mut hash = Hashing::of_size(metadata.len());
+        hash.update_shared(bytes);
+        let read = RefCell::new(FileState::of(path, &metadata).into_iter().collect());
+        return Ok(ModelFile {
+            proto: token_table::graph(&table),
+            token_table: Some(table),
+            hash,
+            size: metadata.len(),
+            offsets: HashMap::new(),
+            read,
+            path: Some(path.to_owned()),
+        });
+    }
+    if let Some(what) = recognized(&start) {
         bail!(InvalidModel, "'{uri}' is not an ONNX model: {what}");
     }
     let mut buf = fs::File::open(path).and_then(FileBuf::new).map_err(unreadable)?;
@@ -71,7 +96,7 @@ pub(super) fn read(uri: &str, path: &Path) -> Result<ModelFile> {
         error!(InvalidModel, "'{uri}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
     let read = RefCell::new(FileState::of(path, &metadata).into_iter().collect());
-    Ok(ModelFile { proto, hash, size: metadata.len(), offsets, read, path: Some(path.to_owned()) })
+    Ok(ModelFile { proto, token_table: None, hash, size: metadata.len(), offsets, read, path: Some(path.to_owned()) })
 }
 
 /// Bytes of the file, if it can be read.
@@ -116,7 +141,8 @@ pub(super) fn from_bytes(name: &str, bytes: Bytes) -> Result<ModelFile> {
     let proto = ModelProto::decode(bytes).map_err(|cause| {
         error!(InvalidModel, "'{name}' is not an ONNX model, or only a part of one").with_source(cause)
     })?;
-    Ok(ModelFile { proto, hash, size, offsets: HashMap::new(), read: RefCell::default(), path: None })
+    let (offsets, read) = (HashMap::new(), RefCell::default());
+    Ok(ModelFile { proto, token_table: None, hash, size, offsets, read, path: None })
 }
 
 impl ModelFile {

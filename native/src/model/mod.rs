@@ -12,6 +12,7 @@ pub mod proto;
 mod reader;
 mod rewrite;
 mod signature;
+mod token_table;
 mod weights;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,7 @@ use prost::Message;
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
 pub use signature::{Dimension, RefusedOutput, SequenceOutput, Signature, TensorSpec};
+pub use token_table::TokenTable;
 pub use weights::{Weight, WeightData, WeightPlace};
 
 use crate::error::{Result, bail};
@@ -72,6 +74,8 @@ struct Content {
     external_files: Vec<String>,
     companions: BTreeMap<String, Bytes>,
     proto: ModelProto,
+    /// The vectors of a static embedding model.
+    token_table: Option<TokenTable>,
     weights: Vec<Weight>,
     /// The files that were read.
     read: Vec<FileState>,
@@ -91,7 +95,8 @@ impl Model {
     /// The name of the file that makes a model whose graph takes four dimensions one of images, if it stands beside it.
     pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
-    /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`.
+    /// Reads the model at `uri`: the path or `file://` URL of an ONNX file, or of a folder that holds `model.onnx`, or the
+    /// `model.safetensors` of a static embedding model.
     ///
     /// # Errors
     /// A path that can't be read, a file that is no ONNX model, external weights outside the model's folder.
@@ -168,6 +173,7 @@ impl Model {
         let (hash, size) = file.hash(uri, &external_files, &beside)?;
         let companions = companions::read(uri, beside)?;
         let mut proto = std::mem::take(&mut file.proto);
+        let token_table = file.token_table.take();
         let weights = weights::split_off(uri, &mut proto, &file)?;
         let zip_maps = proto.graph.as_mut().map(rewrite::replace_zip_maps).unwrap_or_default();
         let sequences = proto.graph.as_mut().map(rewrite::replace_sequences).unwrap_or_default();
@@ -187,6 +193,7 @@ impl Model {
             external_files,
             companions,
             proto,
+            token_table,
             weights,
             read,
             zip_maps,
@@ -218,6 +225,11 @@ impl Model {
     /// The content of the file `name` that stands beside a model of texts or of images, such as `tokenizer.json`.
     pub fn companion(&self, name: &str) -> Option<&Bytes> {
         self.content.companions.get(name)
+    }
+
+    /// The vectors of the tokens, if it is a static embedding model: its graph is then one that no runtime knows.
+    pub fn token_table(&self) -> Option<&TokenTable> {
+        self.content.token_table.as_ref()
     }
 
     /// Whether it could be read again.

@@ -10,19 +10,32 @@ use tokenizers::{
 use super::{Tokenize, Tokenized, Tokens};
 
 /// A tokenizer before it is known how much of a text it is to keep.
-pub(super) struct File(Tokenizer);
+pub(super) struct File {
+    tokenizer: Tokenizer,
+    /// The number that stands for what is not known.
+    unknown: Option<u32>,
+}
 
 impl File {
     pub(super) fn read(json: &[u8]) -> Result<Self, String> {
-        Tokenizer::from_bytes(json).map(Self).map_err(|cause| cause.to_string())
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|cause| cause.to_string())?;
+        let file: serde_json::Value = serde_json::from_slice(json).map_err(|cause| cause.to_string())?;
+        let model = &file["model"];
+        let number = model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        let unknown = number.or_else(|| tokenizer.token_to_id(model["unk_token"].as_str()?));
+        Ok(Self { tokenizer, unknown })
+    }
+
+    pub(super) fn of_words_alone(self, max_tokens: usize) -> Arc<dyn Tokenize> {
+        Arc::new(WordsAlone { tokenizer: self.tokenizer, unknown: self.unknown, max_tokens })
     }
 
     pub(super) fn max_tokens(&self) -> Option<usize> {
-        self.0.get_truncation().map(|truncation| truncation.max_length)
+        self.tokenizer.get_truncation().map(|truncation| truncation.max_length)
     }
 
     pub(super) fn with_max_tokens(self, max_tokens: usize) -> Result<Arc<dyn Tokenize>, String> {
-        let mut tokenizer = self.0;
+        let mut tokenizer = self.tokenizer;
         let known = |token: &str| tokenizer.token_to_id(token);
         let padding = tokenizer.get_padding().map(|padding| padding.pad_id);
         let padding = padding.or_else(|| known("[PAD]")).or_else(|| known("<pad>")).unwrap_or(0);
@@ -140,6 +153,60 @@ impl HuggingFace {
         let types = encoding.get_type_ids();
         let types = if types.iter().all(|kind| *kind == 0) { vec![] } else { types.to_vec() };
         Ok(Tokens { ids: encoding.get_ids().to_vec(), types })
+    }
+}
+
+/// A tokenizer of static embeddings.
+struct WordsAlone {
+    tokenizer: Tokenizer,
+    unknown: Option<u32>,
+    max_tokens: usize,
+}
+
+impl fmt::Debug for WordsAlone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WordsAlone").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
+    }
+}
+
+impl WordsAlone {
+    /// All tokens of a text, a piece of it at a time, until there are `enough`.
+    fn tokens(&self, text: &str, enough: usize) -> Result<Vec<u32>, String> {
+        let (mut rest, mut tokens) = (text, vec![]);
+        while !rest.is_empty() && tokens.len() < enough {
+            let piece = start_of(rest, LONGEST_LOOK / 4);
+            rest = &rest[piece.len()..];
+            let encoded = self.tokenizer.encode_fast(piece, false).map_err(|cause| cause.to_string())?;
+            tokens.extend(encoded.get_ids().iter().filter(|id| Some(**id) != self.unknown));
+        }
+        Ok(tokens)
+    }
+}
+
+impl Tokenize for WordsAlone {
+    fn tokenize(&self, text: &str, _: Option<&str>) -> Result<Tokenized, String> {
+        let mut ids = self.tokens(text, self.max_tokens.saturating_add(1))?;
+        let is_cut = ids.len() > self.max_tokens;
+        ids.truncate(self.max_tokens);
+        Ok(Tokenized { first: Tokens { ids, types: vec![] }, is_cut })
+    }
+
+    fn windows(&self, text: &str) -> Result<Vec<Tokens>, String> {
+        let ids = self.tokens(text, usize::MAX)?;
+        let windows = ids.chunks(self.max_tokens.max(1));
+        Ok(windows.map(|ids| Tokens { ids: ids.to_vec(), types: vec![] }).collect())
+    }
+
+    fn marks(&self, _: bool) -> usize {
+        0
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    fn padding(&self) -> u32 {
+        0
     }
 }
 

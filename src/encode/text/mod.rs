@@ -78,6 +78,15 @@ impl TokenizerFile {
         None
     }
 
+    /// The tokenizer of static embeddings: at most `max_tokens` tokens, without those that mark beginning and end or stand for
+    /// what is not known.
+    pub(crate) fn of_words_alone(self, max_tokens: usize) -> Arc<dyn Tokenize> {
+        #[cfg(feature = "text")]
+        return self.inner.of_words_alone(max_tokens);
+        #[cfg(not(feature = "text"))]
+        unreachable!("no tokenizer is read without the feature 'text': {max_tokens}")
+    }
+
     /// The tokenizer that gives at most `max_tokens` tokens.
     ///
     /// # Errors

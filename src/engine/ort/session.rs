@@ -157,9 +157,22 @@ impl OrtExecutable {
         Ok(builder)
     }
 
-    fn take(&self, threads: usize, context: &RunContext) -> Result<Session> {
+    /// A session that nobody uses, with so many threads; a new one if there is none.
+    fn take(&self, threads: usize) -> Result<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.device != Device::Cpu {
+        match idle.iter().position(|(of, _)| *of == threads) {
+            Some(position) => Ok(idle.swap_remove(position).1),
+            None => {
+                drop(idle);
+                self.create(threads)
+            }
+        }
+    }
+
+    /// The only session of a device, when its turn has come.
+    fn wait_for_device(&self, context: &RunContext) -> Result<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
             if let Some((_, session)) = idle.pop() {
                 return Ok(session);
             }
@@ -167,13 +180,6 @@ impl OrtExecutable {
                 bail!(Cancelled, "model '{}': the query was cancelled", self.label);
             }
             idle = self.given_back.wait_timeout(idle, LOOK).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        match idle.iter().position(|(of, _)| *of == threads) {
-            Some(position) => Ok(idle.swap_remove(position).1),
-            None => {
-                drop(idle);
-                self.create(threads)
-            }
         }
     }
 
@@ -250,7 +256,8 @@ impl Drop for Taken<'_> {
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
         let threads = context.threads.clamp(1, self.cores.total());
-        let mut taken = Taken { session: Some(self.take(threads, context)?), threads, of: self };
+        let session = if self.device == Device::Cpu { self.take(threads)? } else { self.wait_for_device(context)? };
+        let mut taken = Taken { session: Some(session), threads, of: self };
         match &mut taken.session {
             Some(session) => self.run_in(session, inputs, context),
             None => bail!(EngineFailed, "model '{}' has no session", self.label),

@@ -13,7 +13,7 @@ mod settings;
 
 use std::sync::Arc;
 
-use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Model, TensorSpec};
+use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Model, TensorSpec, TokenTable};
 
 use self::choice::{chosen_head, graph_output};
 use self::runner::{Role, TextRunner};
@@ -93,8 +93,14 @@ impl TextModel {
             bail!(InvalidOption, "model '{label}': option 'max_tokens' is {asked}, but the model takes {limit}");
         }
         let max_tokens = options.texts.max_tokens.unwrap_or(known).min(limit.unwrap_or(usize::MAX));
-        let tokenizer = file.with_max_tokens(max_tokens).map_err(broken)?;
-        if let Some(rows) = settings.vocabulary.filter(|rows| *rows < tokenizer.vocabulary()) {
+        let table = model.token_table();
+        let tokenizer = match table {
+            Some(_) => file.of_words_alone(max_tokens),
+            None => file.with_max_tokens(max_tokens).map_err(broken)?,
+        };
+        if let Some(rows) =
+            table.map(TokenTable::tokens).or(settings.vocabulary).filter(|rows| *rows < tokenizer.vocabulary())
+        {
             bail!(
                 InvalidModel,
                 "model '{label}': its tokenizer gives {} tokens, but the model knows {rows}: they are not of one model",
@@ -147,6 +153,7 @@ impl TextModel {
                 prefix: options.texts.prefix.clone().unwrap_or_default(),
                 on_long,
                 max_tokens,
+                may_be_empty: table.is_some(),
             },
             graph_output,
         }))

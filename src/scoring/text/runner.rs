@@ -12,7 +12,7 @@ use datafusion_predict_native::{ElementType, Tensor, TensorData, TensorSpec};
 use super::batches::batches;
 use crate::call::OnLongText;
 use crate::encode::{Tokenize, Tokens};
-use crate::engine::{Columnar, Executable, RunContext};
+use crate::engine::{Columnar, Device, Executable, RunContext};
 use crate::error::{Error, Result, bail, error};
 use crate::scoring::head::Head;
 
@@ -83,6 +83,8 @@ pub(super) struct TextRunner {
     pub on_long: OnLongText,
     /// Tokens of a text, at most.
     pub max_tokens: usize,
+    /// Whether a text without tokens has a vector: one of zeros.
+    pub may_be_empty: bool,
 }
 
 /// A text, or a part of one.
@@ -175,7 +177,7 @@ impl TextRunner {
             let tokenized = self.tokenizer.tokenize(text, *pair);
             let tokenized =
                 tokenized.map_err(|problem| unscorable(format!("a text can't be made tokens: {problem}")))?;
-            if tokenized.first.ids.is_empty() {
+            if tokenized.first.ids.is_empty() && !self.may_be_empty {
                 return Err(unscorable("a text has no tokens".to_owned()));
             }
             let text_place = place as u32; // see above
@@ -212,7 +214,7 @@ impl TextRunner {
         let batches = if self.single {
             (0..lengths.len()).map(|i| i..i + 1).collect()
         } else {
-            batches(&lengths, self.length, !has_mask)
+            batches(&lengths, self.length, !has_mask, self.device() == Device::Cpu.to_string())
         };
         let mut values: Vec<f32> = vec![];
         let mut width = 0;

@@ -52,6 +52,11 @@ impl Settings {
         if let Value::Array(modules) = file("modules.json")? {
             settings.of_modules(&modules);
         }
+        if model.token_table().is_some() {
+            settings.normalize = Some(file("config.json")?["normalize"] == true);
+            settings.pooling = Some(options.texts.pooling.unwrap_or(Pooling::Mean));
+            return Ok(settings);
+        }
         settings.pooling = match options.texts.pooling {
             None => pooling_of(label, &pooling)?,
             chosen => chosen,
