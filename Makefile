@@ -13,7 +13,7 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks texts jobs watching queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks texts images remembered jobs watching queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
@@ -27,10 +27,10 @@ lint: ## format and lints
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 # The bare library, and three that reach further.
-COMBINATIONS := none onnxruntime,text http,mlflow aws,azure,gcp,http,mlflow,onnxruntime,proto,text
+COMBINATIONS := none onnxruntime,text images,onnxruntime http,mlflow aws,azure,gcp,http,images,mlflow,onnxruntime,proto,text
 OF_LIBRARY   := --package datafusion-predict --no-default-features --features
 
-features: ## the native crate alone, and the library with four sets of features, and how many packages each has
+features: ## the native crate alone, and the library with five sets of features, and how many packages each has
 	cargo clippy --package datafusion-predict-native --all-targets -- -D warnings
 	! cargo tree --edges normal --prefix none --package datafusion-predict-native | grep '^datafusion '
 	set -e; for features in $(COMBINATIONS); do \
@@ -70,6 +70,15 @@ texts: runtime ## real sentence encoders, against Python text by text, and how f
 	test -f "$(CACHE)/texts/minilm/model.onnx" || "$(CACHE)/venv-texts/bin/python" tests/texts/minilm.py "$(CACHE)/texts/minilm"
 	"$(CACHE)/venv-texts/bin/python" -B tests/texts/check.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
 	"$(CACHE)/venv-texts/bin/python" -B benches/texts.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
+
+images: runtime ## how fast images are scored from their files
+	. benches/environment.sh && environment texts tests/texts/requirements.txt
+	cargo build --workspace --release
+	"$(CACHE)/venv-texts/bin/python" -B benches/images.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" \
+	    "$$("$(CACHE)/venv-texts/bin/python" -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')"
+
+remembered: ## what is remembered, where 50 processes are killed while they write it
+	REMEMBER_KILLS=50 cargo test --workspace $(FEATURES) --test remembered -- --nocapture
 
 watching: ## metrics, dashboard, alerts and logs against a real Prometheus (Debian's package `prometheus`)
 	cargo build --workspace

@@ -10,5 +10,6 @@
 mod recall;
 mod segment;
 mod store;
+mod values;
 
 pub(crate) use recall::Remembered;

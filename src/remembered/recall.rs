@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256};
 
 use super::segment::Key;
 use super::store::Store;
+use super::values::Values;
+
+/// Another number, another folder: it grows when the bytes of values become others.
+const FORMAT: u32 = 2;
 
 /// What one model has scored.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ pub(crate) struct Recalled {
 impl Remembered {
     /// What the model that `identity` stands for has scored: all that a prediction depends on beside its row.
     pub(crate) fn open(folder: &Path, identity: &str, returns: &DataType, limit: u64) -> Self {
-        let hash = Sha256::digest(format!("{identity}\n{returns}"));
+        let hash = Sha256::digest(format!("{FORMAT}\n{identity}\n{returns}"));
         let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         Self { store: Store::open(&folder.join(name)), returns: returns.clone(), limit }
     }
@@ -54,9 +58,7 @@ impl Remembered {
         let values = if found.is_empty() {
             new_empty_array(&self.returns)
         } else {
-            let converter = self.converter()?;
-            let parser = converter.parser();
-            converter.convert_rows(found.iter().map(|(_, value)| parser.parse(value)))?.swap_remove(0)
+            Values::of(&self.returns)?.read(found.iter().map(|(_, value)| value.as_slice()))?
         };
         Ok(Recalled { keys, values, known, unknown })
     }
@@ -70,14 +72,17 @@ impl Remembered {
             return Ok(());
         }
         let kept_values = if kept.len() == values.len() { values.clone() } else { take(values, &kept, None)? };
-        let converted = self.converter()?.convert_columns(&[kept_values])?;
-        let bytes = |place: usize| converted.row(place).data();
-        if (0..kept.len()).any(|place| u32::try_from(bytes(place).len()).is_err()) {
+        let (mut bytes, mut ends) = (vec![], vec![0]);
+        let written = Values::of(&self.returns)?.write(&kept_values, |value| {
+            bytes.extend_from_slice(value);
+            ends.push(bytes.len());
+        })?;
+        if !written || u32::try_from(bytes.len()).is_err() {
             return Ok(());
         }
-        let rows = kept.values().iter().enumerate().map(|(place, row)| {
+        let rows = kept.values().iter().zip(ends.windows(2)).map(|(row, place)| {
             let row = recalled.unknown.value(*row as usize);
-            (recalled.keys[row as usize], bytes(place))
+            (recalled.keys[row as usize], &bytes[place[0]..place[1]])
         });
         // The same input may be there several times.
         let mut seen = HashSet::with_capacity(rows.len());
@@ -87,10 +92,6 @@ impl Remembered {
             log::warn!("predictions can't be remembered: {error}");
         }
         Ok(())
-    }
-
-    fn converter(&self) -> Result<RowConverter, ArrowError> {
-        RowConverter::new(vec![SortField::new(self.returns.clone())])
     }
 }
 
