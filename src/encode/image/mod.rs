@@ -65,6 +65,7 @@ pub(crate) struct Size {
 
 /// What is done with a picture before a model sees it.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "images"), expect(dead_code, reason = "only what decodes pictures reads all of it"))]
 pub(crate) struct ImagePreparation {
     /// How it is resized, if it is.
     pub resize: Option<(Fit, Size, Resample)>,
