@@ -178,9 +178,7 @@ async fn plans_give_the_same_rows_in_another_process() {
     // What DataFusion's own codec does not take, and nothing of ours: tables in memory as logical plans, and the functions
     // that make rows where their scan was repartitioned.
     let theirs = |kind: &String| kind.contains("Error serializing custom table") || kind.contains("LazyMem");
-    // Files are of one machine, or of the stores that its session has: docs/images.md says so.
-    let of_files = |kind: &String| kind.contains("Plan: FilesExec") || kind.contains("Plan: ReadBlobExec");
-    let ours = unwritten.keys().any(|kind| !theirs(kind) && !of_files(kind));
+    let ours = unwritten.keys().any(|kind| !theirs(kind));
     assert!(
         !ours && counts.physical > 250 && counts.logical > 50,
         "{} {} {unwritten:?}",

@@ -1,14 +1,15 @@
 //! Models of images from SQL, against what Python makes of the same pictures one at a time.
 
+mod statements;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float32Type};
-use datafusion::error::Result as DFResult;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_predict::{PredictExt, PredictRuntime, PredictSql};
+use datafusion::prelude::SessionContext;
 use serde::Deserialize;
+use statements::{error, session, sql};
 
 const FOLDER: &str = "tests/models/images";
 
@@ -39,26 +40,6 @@ fn expected() -> Expected {
 
 fn file(name: &str) -> Vec<u8> {
     std::fs::read(format!("{FOLDER}/pictures/{name}")).expect("a picture")
-}
-
-fn session(partitions: usize) -> SessionContext {
-    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
-    context.with_predict(Arc::new(PredictRuntime::default()))
-}
-
-async fn try_sql(context: &SessionContext, sql: &str) -> DFResult<Vec<RecordBatch>> {
-    context.predict_sql(sql).await?.collect().await
-}
-
-async fn sql(context: &SessionContext, text: &str) -> Vec<RecordBatch> {
-    try_sql(context, text).await.unwrap_or_else(|error| panic!("{text}: {error}"))
-}
-
-async fn error(context: &SessionContext, text: &str) -> String {
-    match try_sql(context, text).await {
-        Ok(_) => panic!("{text}: no error"),
-        Err(error) => error.to_string(),
-    }
 }
 
 /// A table `t` of pictures and their places.
@@ -111,9 +92,10 @@ async fn pictures_are_prepared_as_pillow_does_it() {
     for (model, cases) in models {
         for case in cases {
             let found = pixels(&context, model, &case).await;
+            assert_eq!(found.len(), case.pixels.len(), "{model}, {} ({})", case.file, case.options);
             let differences = found.iter().zip(&case.pixels).map(|(found, pixel)| (found - f32::from(*pixel)).abs());
-            let largest = differences.fold(0.0, f32::max);
-            if found.len() != case.pixels.len() || largest > tolerance(&case.file) {
+            let largest = differences.max_by(f32::total_cmp).expect("pixels"); // NaN is the largest
+            if largest.is_nan() || largest > tolerance(&case.file) {
                 wrong.push(format!("{model}, {} ({}): {largest}", case.file, case.options));
             }
         }
@@ -137,6 +119,7 @@ async fn pictures_get_labels_and_vectors() {
         register(&context, expected.files.iter().map(|name| Some(file(name))).collect(), &kind);
         let scores = "SELECT [s['lake'], s['street'], s['garden']] FROM (SELECT i, classify('each', picture) AS s FROM t) ORDER BY i";
         let found = lists(&sql(&context, scores).await);
+        assert_eq!(found.len(), expected.files.len());
         for ((name, expected), found) in expected.files.iter().zip(&expected.classifier).zip(&found) {
             for (expected, found) in expected.iter().zip(found) {
                 assert!((expected - found).abs() < 0.02, "{name}: {found} is not {expected}");
@@ -148,12 +131,15 @@ async fn pictures_get_labels_and_vectors() {
             let (labels, scores) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Float32Type>());
             (0..batch.num_rows()).map(|row| (labels.value(row).to_owned(), scores.value(row))).collect::<Vec<_>>()
         });
-        for ((label, score), scores) in best.zip(&found) {
+        let best: Vec<_> = best.collect();
+        assert_eq!(best.len(), found.len());
+        for ((label, score), scores) in best.into_iter().zip(&found) {
             let place = ["lake", "street", "garden"].iter().position(|name| *name == label).expect("a label");
             assert!((scores[place] - score).abs() < 1e-5 && scores.iter().all(|other| *other <= score + 1e-5));
         }
         let found =
             lists(&sql(&context, "SELECT v FROM (SELECT i, embed('vector', picture) AS v FROM t) ORDER BY i").await);
+        assert_eq!(found.len(), expected.files.len());
         for ((name, expected), found) in expected.files.iter().zip(&expected.embedder).zip(&found) {
             let cosine: f32 = expected.iter().zip(found).map(|(a, b)| a * b).sum();
             assert!(cosine > 0.999, "{name}: {found:?} is not {expected:?}");
@@ -176,7 +162,7 @@ async fn a_damaged_picture_is_its_own_rows_error() {
     ];
     register(&context, rows, &DataType::Binary);
     let problem = error(&context, "SELECT predict('m', picture) FROM t").await;
-    assert!(problem.contains("model 'm': an image in row 2 of a batch is a damaged jpeg"), "{problem}");
+    assert!(problem.contains("model 'm': an image of 750 bytes in row 2 of a batch is a damaged jpeg"), "{problem}");
     let scored =
         sql(&context, "SELECT try_predict('m', picture) IS NOT NULL, predict_error('m', picture) FROM t").await;
     let scored: Vec<_> = scored
@@ -189,8 +175,12 @@ async fn a_damaged_picture_is_its_own_rows_error() {
         .collect();
     let whole: Vec<_> = scored.iter().map(|(whole, _)| *whole).collect();
     assert_eq!(whole, [true, false, false, false, false, true]);
-    assert!(scored[3].1.contains("is no JPEG, PNG or WebP: 10 bytes that begin with 'no pictu'"), "{}", scored[3].1);
-    assert!(scored[4].1.contains("has no bytes"), "{}", scored[4].1);
+    assert!(
+        scored[3].1.contains("an image of 10 bytes is no JPEG, PNG or WebP: it begins with 'no pictu'"),
+        "{}",
+        scored[3].1
+    );
+    assert!(scored[4].1.contains("an image of 0 bytes is empty"), "{}", scored[4].1);
     sql(&context, &format!("CREATE MODEL few FROM '{FOLDER}/pixels.onnx' OPTIONS (resize exact, max_pixels 2400)"))
         .await;
     let problem = error(&context, "SELECT predict('few', picture) FROM t LIMIT 1").await;

@@ -57,7 +57,7 @@ fn text(error: &DataFusionError) -> String {
     }
 }
 
-/// What a function says of its arguments, without what DataFusion puts around it.
+/// The message of a function that refuses its arguments, without the sentences that DataFusion puts before and behind it.
 fn of_arguments(text: &str) -> &str {
     let Some((_, said)) = text.split_once("user-defined coercion failed with: ") else { return text };
     let said = said.split_once(" No function matches the given name").map_or(said, |(said, _)| said);

@@ -1,6 +1,5 @@
 //! Processes that are killed while they write what is remembered: others open it, and no value is wrong.
 
-#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use std::path::Path;

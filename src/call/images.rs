@@ -15,13 +15,13 @@ pub struct ImageOptions {
     pub resize: Option<String>,
     /// How the new pixels are computed: `nearest`, `box`, `bilinear`, `hamming`, `bicubic` or `lanczos`.
     pub resample: Option<String>,
-    /// Whether the middle of the resized picture is taken: `true`, `false`, or its size.
+    /// Cuts the middle out of the resized picture: `true` in the size of `image_size`, or a size such as `224`; `false` cuts nothing.
     pub crop: Option<String>,
-    /// What is subtracted from each channel, after the values are scaled: a number, or one for each.
+    /// The mean of each channel over the training data, subtracted after scaling: one number for all channels, or a list of three.
     pub mean: Option<String>,
-    /// What each channel is divided by then: a number, or one for each.
+    /// The standard deviation of each channel, by which it is divided last: one number for all channels, or a list of three.
     pub std: Option<String>,
-    /// What the values of pixels, from 0 to 255, are multiplied by.
+    /// The factor for the values of pixels, which are 0 to 255: 1/255 makes them 0 to 1.
     pub scale: Option<String>,
     /// The places of the dimensions: `NCHW` or `NHWC`.
     pub layout: Option<String>,

@@ -17,24 +17,26 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use url::Url;
 
 use super::content::{self, BATCH};
+use super::place::{self, Place};
 use super::table::{CONTENT, FoundFile, known_column};
+use crate::config::PredictConfig;
 
 /// Files as rows: each partition has files that follow each other.
 #[derive(Debug)]
-pub(super) struct FilesExec {
+pub(crate) struct FilesExec {
+    /// The URL of the store that they are in.
+    store: Url,
     partitions: Vec<Arc<[FoundFile]>>,
-    /// Bytes of a file that is read, at most.
-    largest: u64,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl FilesExec {
-    pub(super) fn new(files: Vec<FoundFile>, schema: SchemaRef, partitions: usize, largest: u64) -> Self {
-        let each = files.len().div_ceil(partitions.max(1)).max(1);
-        let mut partitions: Vec<Arc<[FoundFile]>> = files.chunks(each).map(Arc::from).collect();
+    /// The files of `partitions`, all in one store, with the columns of `schema`; one empty partition if there is none.
+    pub(crate) fn new(store: Url, mut partitions: Vec<Arc<[FoundFile]>>, schema: SchemaRef) -> Self {
         if partitions.is_empty() {
             partitions.push(Arc::from([]));
         }
@@ -44,7 +46,19 @@ impl FilesExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { partitions, largest, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self { store, partitions, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// The URL of the store.
+    #[cfg(feature = "proto")]
+    pub(crate) fn store(&self) -> &Url {
+        &self.store
+    }
+
+    /// The files of each partition.
+    #[cfg(feature = "proto")]
+    pub(crate) fn partitions(&self) -> &[Arc<[FoundFile]>] {
+        &self.partitions
     }
 
     fn reads(&self) -> bool {
@@ -87,24 +101,28 @@ impl ExecutionPlan for FilesExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DFResult<SendableRecordBatchStream> {
         let files = self.partitions[partition].clone();
-        let (schema, largest, reads) = (self.schema(), self.largest, self.reads());
+        let (schema, reads) = (self.schema(), self.reads());
+        let largest = PredictConfig::of(context.session_config().options()).largest_blob.0;
+        let store = if reads { Some(place::store(&self.store, &context.runtime_env())?) } else { None };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let most_rows = context.session_config().batch_size();
         // A file at a time would be a batch for each; batches are cut where they have bytes enough.
         let sizes = files.iter().map(|file| if reads { file.size as usize } else { 0 });
         let batches = cut(sizes, most_rows);
         let stream = stream::iter(batches).then(move |rows| {
-            let (files, schema, metrics) = (files.clone(), schema.clone(), metrics.clone());
+            let (files, schema, metrics, store) = (files.clone(), schema.clone(), metrics.clone(), store.clone());
             async move {
                 let files = &files[rows];
-                let contents: Vec<Option<Bytes>> = if reads {
-                    let read = |file: &FoundFile| {
-                        let FoundFile { path, place, .. } = file.clone();
-                        async move { content::content(&path, &place, largest).await.map(Some) }
-                    };
-                    content::in_order(files, read).try_collect().await?
-                } else {
-                    vec![]
+                let contents: Vec<Option<Bytes>> = match store {
+                    Some(store) => {
+                        let read = |file: &FoundFile| {
+                            let place = Place { store: store.clone(), path: file.location.clone() };
+                            let path = file.path.clone();
+                            async move { content::content(&path, &place, largest).await.map(Some) }
+                        };
+                        content::in_order(files, read).try_collect().await?
+                    }
+                    None => vec![],
                 };
                 let column = |name: &str| match name {
                     CONTENT => content::column(contents.clone()),

@@ -13,5 +13,11 @@ mod place;
 mod read_blob;
 mod table;
 
+#[cfg(feature = "proto")]
+pub(crate) use exec::FilesExec;
+#[cfg(feature = "proto")]
+pub(crate) use read_blob::ReadBlobExec;
 pub(crate) use read_blob::{PlanReadBlob, read_blob_functions};
 pub(crate) use table::FilesFunction;
+#[cfg(feature = "proto")]
+pub(crate) use table::{Files, FoundFile, schema};

@@ -1,4 +1,6 @@
 //! Where a file is: a path of this machine, or an object of a store that the session knows.
+//!
+//! Plans name stores by their URLs; only what runs them has a store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -40,8 +42,11 @@ fn local(environment: &RuntimeEnv) -> Result<Arc<dyn ObjectStore>> {
     found.map_err(|cause| error!(Unreadable, "this session reads no files of this machine").with_source(cause))
 }
 
-/// The store of the session, or one by the credentials of the environment.
-fn store(url: &Url, environment: &RuntimeEnv) -> Result<Arc<dyn ObjectStore>> {
+/// The store that `url` begins with: that of the session, or one by the credentials of the environment.
+///
+/// # Errors
+/// A URL of no store that is known, and a store that can't be opened.
+pub(super) fn store(url: &Url, environment: &RuntimeEnv) -> Result<Arc<dyn ObjectStore>> {
     static OPENED: LazyLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = LazyLock::new(Mutex::default);
     let name = url[..Position::BeforePath].to_owned();
     if let Ok(known) = ObjectStoreUrl::parse(&name).and_then(|name| environment.object_store(name)) {

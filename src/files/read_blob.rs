@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result as DFResult, exec_err, internal_err};
+use datafusion::common::{Result as DFResult, exec_err, internal_err, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
@@ -116,22 +116,41 @@ impl PhysicalOptimizerRule for PlanReadBlob {
             let Some(node) = plan.downcast_ref::<AsyncFuncExec>() else { return Ok(Transformed::no(plan)) };
             #[expect(deprecated, reason = "there is no other way to see what the node computes")]
             let calls = node.async_exprs();
-            let Some(reads) = calls.iter().map(|call| tries(call)).collect::<Option<Vec<_>>>() else {
+            if !calls.iter().all(|call| tries(&call.func).is_some()) {
                 return Ok(Transformed::no(plan));
-            };
+            }
             let mut input = node.input().clone();
-            for (call, tries) in calls.iter().zip(reads) {
-                input = Arc::new(ReadBlobExec::new(input, call.clone(), tries)?);
+            for call in calls {
+                input = Arc::new(ReadBlobExec::new(input, call.clone())?);
             }
             Ok(Transformed::yes(input))
         })
-        .map(|transformed| transformed.data)
+        .and_then(|transformed| {
+            transformed.data.apply(refuse_others)?;
+            Ok(transformed.data)
+        })
     }
 }
 
-/// Whether the call is of `try_read_blob`; `None` if it is of neither.
-fn tries(call: &AsyncFuncExpr) -> Option<bool> {
-    let function = call.func.downcast_ref::<ScalarFunctionExpr>()?;
+/// Refuses a call in a node that can't wait for a file, which DataFusion says only when the query runs, and as a fault of its own.
+fn refuse_others(plan: &Arc<dyn ExecutionPlan>) -> DFResult<TreeNodeRecursion> {
+    if plan.is::<ReadBlobExec>() {
+        return Ok(TreeNodeRecursion::Continue);
+    }
+    plan.apply_expressions(&mut |expr| {
+        expr.apply(|expr| match tries(expr) {
+            None => Ok(TreeNodeRecursion::Continue),
+            Some(_) => plan_err!(
+                "{expr} is called where no file can be read: call it in the SELECT list of a subquery, and name its column here"
+            ),
+        })
+    })?;
+    Ok(TreeNodeRecursion::Continue)
+}
+
+/// Whether the expression is a call of `try_read_blob`; `None` if it is of neither function.
+fn tries(expr: &Arc<dyn PhysicalExpr>) -> Option<bool> {
+    let function = expr.downcast_ref::<ScalarFunctionExpr>()?;
     function.fun().inner().downcast_ref::<AsyncScalarUDF>()?;
     match function.fun().name() {
         "read_blob" => Some(false),
@@ -142,18 +161,21 @@ fn tries(call: &AsyncFuncExpr) -> Option<bool> {
 
 /// The input's columns, and one more with what is in the files that an expression names.
 #[derive(Debug)]
-struct ReadBlobExec {
+pub(crate) struct ReadBlobExec {
     input: Arc<dyn ExecutionPlan>,
     call: Arc<AsyncFuncExpr>,
+    /// Whether a file that can't be read is NULL.
     tries: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl ReadBlobExec {
-    fn new(input: Arc<dyn ExecutionPlan>, call: Arc<AsyncFuncExpr>, tries: bool) -> DFResult<Self> {
-        let content = Field::new(call.name(), DataType::BinaryView, true);
-        let content = call.return_field(&input.schema()).unwrap_or_else(|_| Arc::new(content));
+    /// # Errors
+    /// A call of another function.
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, call: Arc<AsyncFuncExpr>) -> DFResult<Self> {
+        let Some(tries) = tries(&call.func) else { return internal_err!("{} reads no file", call.func) };
+        let content = call.return_field(&input.schema())?;
         let fields: Vec<_> = input.schema().fields().iter().cloned().chain([content]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
         let mut equivalences = EquivalenceProperties::new(schema);
@@ -167,6 +189,12 @@ impl ReadBlobExec {
             input.boundedness(),
         );
         Ok(Self { input, call, tries, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// The call, with the name of the column that it becomes.
+    #[cfg(feature = "proto")]
+    pub(crate) fn call(&self) -> &AsyncFuncExpr {
+        &self.call
     }
 
     /// The texts that name the files of a batch.
@@ -216,7 +244,7 @@ impl ExecutionPlan for ReadBlobExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DFResult<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(input), None) => Ok(Arc::new(Self::new(input, self.call.clone(), self.tries)?)),
+            (Some(input), None) => Ok(Arc::new(Self::new(input, self.call.clone())?)),
             _ => internal_err!("ReadBlobExec has one input"),
         }
     }

@@ -1,5 +1,6 @@
 //! `SELECT * FROM files('photos/*.jpg')`: files as rows.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -13,11 +14,14 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
-use object_store::ObjectMeta;
+use glob::MatchOptions;
+use object_store::{ObjectStore, ObjectStoreExt};
+use url::Url;
 
 use super::exec::FilesExec;
-use super::place::Place;
-use crate::config::PredictConfig;
+use super::place;
+use crate::error::error;
+use crate::storage::{hint, patience, redacted};
 
 /// The column with what is in a file; the others are known without reading it.
 pub(super) const CONTENT: &str = "content";
@@ -31,12 +35,18 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// The columns of a table of files.
+pub(crate) fn schema() -> &'static SchemaRef {
+    &SCHEMA
+}
+
 /// One of the files.
 #[derive(Debug, Clone)]
-pub(super) struct FoundFile {
+pub(crate) struct FoundFile {
     /// As the pattern would name it.
     pub path: String,
-    pub place: Place,
+    /// Where it is in its store.
+    pub location: object_store::path::Path,
     pub size: u64,
     pub modified: i64,
 }
@@ -53,7 +63,7 @@ impl TableFunctionImpl for FilesFunction {
     fn call(&self, args: &[Expr]) -> DFResult<Arc<dyn TableProvider>> {
         match args {
             [Expr::Literal(ScalarValue::Utf8(Some(pattern)) | ScalarValue::Utf8View(Some(pattern)), _)] => {
-                Ok(Arc::new(Files { pattern: pattern.clone() }))
+                Ok(Arc::new(Files::new(pattern.clone())))
             }
             _ => plan_err!("files('photos/*.jpg') takes one text: a file, a folder with '/' behind it, or a pattern"),
         }
@@ -62,8 +72,20 @@ impl TableFunctionImpl for FilesFunction {
 
 /// The files that a pattern names when a query is planned.
 #[derive(Debug)]
-struct Files {
+pub(crate) struct Files {
     pattern: String,
+}
+
+impl Files {
+    pub(crate) fn new(pattern: String) -> Self {
+        Self { pattern }
+    }
+
+    /// The pattern.
+    #[cfg(feature = "proto")]
+    pub(crate) fn pattern(&self) -> &str {
+        &self.pattern
+    }
 }
 
 #[async_trait]
@@ -96,7 +118,7 @@ impl TableProvider for Files {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DFResult<Arc<dyn ExecutionPlan>> {
-        let mut files = found(&self.pattern, session).await?;
+        let Found { store, mut files } = found(&self.pattern, session).await?;
         if let Some(condition) = conjunction(filters.to_vec()) {
             let schema = DFSchema::try_from(SCHEMA.as_ref().clone())?;
             let condition = session.create_physical_expr(condition, &schema)?;
@@ -111,8 +133,9 @@ impl TableProvider for Files {
             Some(columns) => Arc::new(SCHEMA.project(columns)?),
             None => SCHEMA.clone(),
         };
-        let most = PredictConfig::of(session.config_options()).largest_blob.0;
-        Ok(Arc::new(FilesExec::new(files, schema, session.config().target_partitions(), most)))
+        let each = files.len().div_ceil(session.config().target_partitions().max(1)).max(1);
+        let partitions = files.chunks(each).map(Arc::from).collect();
+        Ok(Arc::new(FilesExec::new(store, partitions, schema)))
     }
 }
 
@@ -140,19 +163,64 @@ pub(super) fn known_column(name: &str, files: &[FoundFile]) -> ArrayRef {
     }
 }
 
-/// The files that `pattern` names, by their names.
-async fn found(pattern: &str, session: &dyn Session) -> DFResult<Vec<FoundFile>> {
-    let url = ListingTableUrl::parse(pattern)?;
-    let store = super::place::place(url.object_store().as_str(), session.runtime_env())?.store;
-    let listed: Vec<ObjectMeta> = url.list_all_files(session, store.as_ref(), "").await?.try_collect().await?;
+/// Files of one store.
+struct Found {
+    store: Url,
+    files: Vec<FoundFile>,
+}
+
+/// The files that `pattern` names, by their names: a file, those of a folder, or what a pattern matches, in which `*` stays within a
+/// folder and `**` does not.
+async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
     let is_url = pattern.contains("://");
-    let here = std::env::current_dir().ok().filter(|_| !is_url && !std::path::Path::new(pattern).is_absolute());
+    let is_there = !is_url && Path::new(pattern).exists();
+    // A name that is there is no pattern, whatever characters it has.
+    let url = match std::path::absolute(pattern).ok().filter(|_| is_there) {
+        Some(path) if path.is_dir() => Url::from_directory_path(path).ok(),
+        Some(path) => Url::from_file_path(path).ok(),
+        None => None,
+    };
+    let url = match url {
+        Some(url) => ListingTableUrl::try_new(url, None)?,
+        None => ListingTableUrl::parse(pattern)?,
+    };
+    let store_url = url.get_url().clone();
+    let store = place::store(&store_url, session.runtime_env())?;
+    let unreadable = |cause: object_store::Error| {
+        let note = hint(&cause);
+        error!(Unreadable, "'{}' can't be read", redacted(pattern)).with_source(cause).with_note(note)
+    };
+    let head = if url.is_collection() || url.get_glob().is_some() {
+        None
+    } else {
+        match patience::answer(store.head(url.prefix())).await {
+            Ok(meta) => Some(meta),
+            Err(object_store::Error::NotFound { .. }) => None, // it may be a folder
+            Err(cause) => return Err(unreadable(cause).into()),
+        }
+    };
+    let mut listed = vec![];
+    match head {
+        Some(meta) => listed.push(meta),
+        None => {
+            let mut all = store.list(Some(url.prefix()));
+            while let Some(meta) = patience::answer(all.try_next()).await.map_err(unreadable)? {
+                if is_meant(&url, &meta.location) {
+                    listed.push(meta);
+                }
+            }
+        }
+    }
+    if listed.is_empty() && url.get_glob().is_none() && !is_there {
+        return Err(error!(Unreadable, "'{}': there is no such file or folder", redacted(pattern)).into());
+    }
+    let here = std::env::current_dir().ok().filter(|_| !is_url && !Path::new(pattern).is_absolute());
     let name = |location: &object_store::path::Path| {
         if is_url {
             return format!("{}{location}", url.object_store().as_str());
         }
         let path = format!("/{location}");
-        let inside = here.as_ref().and_then(|here| std::path::Path::new(&path).strip_prefix(here).ok());
+        let inside = here.as_ref().and_then(|here| Path::new(&path).strip_prefix(here).ok());
         inside.and_then(|inside| inside.to_str()).map_or(path.clone(), str::to_owned)
     };
     let mut files: Vec<_> = listed
@@ -161,9 +229,22 @@ async fn found(pattern: &str, session: &dyn Session) -> DFResult<Vec<FoundFile>>
             path: name(&meta.location),
             size: meta.size,
             modified: meta.last_modified.timestamp_millis(),
-            place: Place { store: store.clone(), path: meta.location },
+            location: meta.location,
         })
         .collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    Ok(Found { store: store_url, files })
+}
+
+/// Whether a file below what `url` lists is one that it names.
+fn is_meant(url: &ListingTableUrl, location: &object_store::path::Path) -> bool {
+    let Some(segments) = url.strip_prefix(location) else { return false };
+    let within: Vec<&str> = segments.collect();
+    match url.get_glob() {
+        Some(glob) => {
+            let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
+            glob.matches_with(&within.join("/"), options)
+        }
+        None => within.len() <= 1, // those below are another folder's
+    }
 }

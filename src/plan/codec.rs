@@ -8,6 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result, TableReference, exec_err, not_impl_err, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Extension, LogicalPlan, ScalarUDF, ScalarUDFImpl};
+use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_predict_udfs::{CompareFunction, ModelFunction, OnFailure, PlainFunction, TrafficFunction};
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
@@ -24,6 +25,7 @@ use prost::Message;
 use super::exec::Placement;
 use super::{LoadModelsExec, Predict, PredictExec};
 use crate::catalog::ModelHandle;
+use crate::files::{Files, FilesExec, FoundFile, ReadBlobExec, schema};
 use crate::registry::RegisteredModel;
 use crate::runtime::PredictRuntime;
 
@@ -163,6 +165,11 @@ impl PhysicalExtensionCodec for PredictCodec {
                     PlacementMessage { below, rows, instead_of }
                 }),
             })
+        } else if let Some(files) = node.downcast_ref::<FilesExec>() {
+            node_message::Kind::Files(files_message(files))
+        } else if let Some(read) = node.downcast_ref::<ReadBlobExec>() {
+            let call = serialize_physical_expr_with_converter(&read.call().func, self, converter)?;
+            node_message::Kind::ReadBlob(ReadBlobMessage { name: read.call().name().to_owned(), call: Some(call) })
         } else if let Some(load) = node.downcast_ref::<LoadModelsExec>() {
             let models = load.models().iter().map(|model| model.handle().to_json());
             let models = models.collect::<crate::error::Result<_>>()?;
@@ -184,9 +191,16 @@ impl PhysicalExtensionCodec for PredictCodec {
         let Some(message) = read::<NodeMessage>(buf)? else {
             return not_impl_err!("a node that is none of datafusion-predict");
         };
-        let [input] = inputs else { return exec_err!("a node of datafusion-predict has one input") };
-        match message.kind.ok_or_else(incomplete)? {
-            node_message::Kind::Predict(message) => {
+        match (message.kind.ok_or_else(incomplete)?, inputs) {
+            (node_message::Kind::Files(message), []) => files_exec(message),
+            (node_message::Kind::ReadBlob(message), [input]) => {
+                let decoding = PhysicalPlanDecodeContext::new(context, self);
+                let call = message.call.as_ref().ok_or_else(incomplete)?;
+                let call = parse_physical_expr_with_converter(call, &input.schema(), &decoding, converter)?;
+                let call = AsyncFuncExpr::try_new(message.name, call, &input.schema())?;
+                Ok(Arc::new(ReadBlobExec::new(input.clone(), Arc::new(call))?))
+            }
+            (node_message::Kind::Predict(message), [input]) => {
                 let schema: SchemaRef = input.schema();
                 let decoding = PhysicalPlanDecodeContext::new(context, self);
                 let expr =
@@ -209,10 +223,11 @@ impl PhysicalExtensionCodec for PredictCodec {
                 }
                 Ok(Arc::new(exec))
             }
-            node_message::Kind::LoadModels(message) => {
+            (node_message::Kind::LoadModels(message), [input]) => {
                 let models = message.models.iter().map(|json| self.model(json)).collect::<Result<_>>()?;
                 Ok(Arc::new(LoadModelsExec::new(input.clone(), models)))
             }
+            (_, inputs) => exec_err!("a node of datafusion-predict was sent with {} inputs", inputs.len()),
         }
     }
 
@@ -256,20 +271,27 @@ impl LogicalExtensionCodec for PredictCodec {
     fn try_encode_table_provider(
         &self,
         table: &TableReference,
-        _provider: Arc<dyn TableProvider>,
-        _buf: &mut Vec<u8>,
+        provider: Arc<dyn TableProvider>,
+        buf: &mut Vec<u8>,
     ) -> Result<()> {
+        if let Some(files) = (provider.as_ref() as &dyn Any).downcast_ref::<Files>() {
+            write(&TableMessage { pattern: files.pattern().to_owned() }, buf);
+            return Ok(());
+        }
         not_impl_err!("table '{table}' can't be sent: DataFusion's codec knows tables of files only")
     }
 
     fn try_decode_table_provider(
         &self,
-        _buf: &[u8],
+        buf: &[u8],
         table: &TableReference,
         _schema: Arc<Schema>,
         _context: &TaskContext,
     ) -> Result<Arc<dyn TableProvider>> {
-        not_impl_err!("table '{table}' was not sent by datafusion-predict")
+        match read::<TableMessage>(buf)? {
+            Some(message) => Ok(Arc::new(Files::new(message.pattern))),
+            None => not_impl_err!("table '{table}' was not sent by datafusion-predict"),
+        }
     }
 
     fn try_encode_udf(&self, function: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
@@ -350,7 +372,7 @@ mod udf_message {
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeMessage {
-    #[prost(oneof = "node_message::Kind", tags = "1, 2")]
+    #[prost(oneof = "node_message::Kind", tags = "1, 2, 3, 4")]
     kind: Option<node_message::Kind>,
 }
 
@@ -362,6 +384,10 @@ mod node_message {
         Predict(super::PredictMessage),
         #[prost(message, tag = "2")]
         LoadModels(super::LoadModelsMessage),
+        #[prost(message, tag = "3")]
+        Files(super::FilesMessage),
+        #[prost(message, tag = "4")]
+        ReadBlob(super::ReadBlobMessage),
     }
 }
 
@@ -397,6 +423,80 @@ struct LoadModelsMessage {
     /// The handles.
     #[prost(string, repeated, tag = "1")]
     models: Vec<String>,
+}
+
+/// A [`FilesExec`].
+#[derive(Clone, PartialEq, Message)]
+struct FilesMessage {
+    /// The URL of the store.
+    #[prost(string, tag = "1")]
+    store: String,
+    #[prost(string, repeated, tag = "2")]
+    columns: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    partitions: Vec<PartitionMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PartitionMessage {
+    #[prost(message, repeated, tag = "1")]
+    files: Vec<FileMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FileMessage {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(string, tag = "2")]
+    location: String,
+    #[prost(uint64, tag = "3")]
+    size: u64,
+    /// Milliseconds since 1970.
+    #[prost(int64, tag = "4")]
+    modified: i64,
+}
+
+fn files_message(files: &FilesExec) -> FilesMessage {
+    let file = |file: &FoundFile| FileMessage {
+        path: file.path.clone(),
+        location: file.location.to_string(),
+        size: file.size,
+        modified: file.modified,
+    };
+    let partitions = files.partitions().iter();
+    FilesMessage {
+        store: files.store().to_string(),
+        columns: files.schema().fields().iter().map(|field| field.name().clone()).collect(),
+        partitions: partitions.map(|files| PartitionMessage { files: files.iter().map(file).collect() }).collect(),
+    }
+}
+
+fn files_exec(message: FilesMessage) -> Result<Arc<dyn ExecutionPlan>> {
+    let file = |file: FileMessage| {
+        let location = object_store::path::Path::parse(&file.location).map_err(|_| incomplete())?;
+        Ok(FoundFile { path: file.path, location, size: file.size, modified: file.modified })
+    };
+    let files = |partition: PartitionMessage| partition.files.into_iter().map(file).collect::<Result<_>>();
+    let partitions = message.partitions.into_iter().map(files).collect::<Result<_>>()?;
+    let columns = message.columns.iter().map(|column| Ok(schema().index_of(column)?)).collect::<Result<Vec<_>>>()?;
+    let store = message.store.parse().map_err(|_| incomplete())?;
+    Ok(Arc::new(FilesExec::new(store, partitions, Arc::new(schema().project(&columns)?))))
+}
+
+/// A [`ReadBlobExec`], without its input.
+#[derive(Clone, PartialEq, Message)]
+struct ReadBlobMessage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    call: Option<PhysicalExprNode>,
+}
+
+/// A table of files.
+#[derive(Clone, PartialEq, Message)]
+struct TableMessage {
+    #[prost(string, tag = "1")]
+    pattern: String,
 }
 
 /// A [`Predict`] node, without its input.

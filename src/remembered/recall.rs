@@ -89,7 +89,7 @@ impl Remembered {
         let rows: Vec<_> = rows.filter(|(key, _)| seen.insert(*key)).collect();
         let rows = rows.iter().copied();
         if let Err(error) = self.store.add(rows, self.limit) {
-            log::warn!("predictions can't be remembered: {error}");
+            log::warn!("predictions can't be remembered in '{}': {error}", self.store.folder().display());
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! What stands before the graph of a model of texts or of images, and makes its numbers of what calls give.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use datafusion_predict_native::{Model, TensorSpec};
+use datafusion::arrow::array::ArrayRef;
+use datafusion_predict_native::{Model, Tensor, TensorSpec};
 
 use super::axes::Input;
 use super::image::ImageModel;
@@ -13,7 +15,7 @@ use super::trial::MakeUp;
 use super::{BatchSize, batch_size};
 use crate::call::ModelOptions;
 use crate::encode::OutputColumn;
-use crate::engine::Executable;
+use crate::engine::{Columnar, Executable, RunContext};
 use crate::error::{Result, bail};
 
 /// A model that takes words or pictures, before an engine has prepared its graph.
@@ -100,10 +102,11 @@ impl Front {
 
     /// What runs rows through `graph`, which an engine has prepared.
     pub(super) fn runner(&self, graph: Arc<dyn Executable>) -> Arc<dyn Executable> {
-        match self {
-            Self::Texts(texts) => texts.runner(graph),
-            Self::Images(images) => images.runner(graph),
-        }
+        let before = match self {
+            Self::Texts(texts) => texts.runner(),
+            Self::Images(images) => images.runner(),
+        };
+        Arc::new(WithFront { before, graph })
     }
 
     /// How many rows are given to the model at once.
@@ -115,6 +118,61 @@ impl Front {
                 batch_size::choose(model, on_cpu, images.row_elements()).of_at_most(images.most_rows())
             }
         }
+    }
+}
+
+/// Makes columns of words or pictures the input of a graph, and its outputs what a call gives.
+pub(super) trait BeforeGraph: Debug + Send + Sync {
+    /// Runs `graph` for `rows` rows, as often as it takes.
+    ///
+    /// # Errors
+    /// A row that can't be scored, and those of the graph's run.
+    fn run_columns(
+        &self,
+        graph: &dyn Executable,
+        inputs: &[Vec<ArrayRef>],
+        rows: usize,
+        context: &RunContext,
+    ) -> Result<Vec<Tensor>>;
+}
+
+/// A graph with what stands before it: to all other modules a model that takes words or pictures.
+#[derive(Debug)]
+struct WithFront {
+    before: Arc<dyn BeforeGraph>,
+    graph: Arc<dyn Executable>,
+}
+
+impl Executable for WithFront {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let columns = inputs.iter().map(|input| vec![input.data.to_array()]).collect::<Vec<_>>();
+        self.run_columns(&columns, inputs.first().map_or(0, Tensor::rows), context)
+    }
+
+    fn columnar(&self) -> Option<&dyn Columnar> {
+        Some(self)
+    }
+
+    fn device(&self) -> String {
+        self.graph.device()
+    }
+
+    fn sessions(&self) -> usize {
+        self.graph.sessions()
+    }
+
+    fn size(&self) -> Option<usize> {
+        self.graph.size()
+    }
+}
+
+impl Columnar for WithFront {
+    fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
+        self.before.run_columns(self.graph.as_ref(), inputs, rows, context)
+    }
+
+    fn scores_rows_apart(&self) -> bool {
+        false // the graph scores many together
     }
 }
 

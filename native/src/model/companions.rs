@@ -14,7 +14,7 @@ use crate::error::{Result, bail, error};
 /// The tokenizer of a model of texts, without which the others say nothing.
 const TOKENIZER: &str = super::Model::TOKENIZER;
 
-/// What a model of images wants to be done with them, without which its other file says nothing.
+/// The file that says how pictures are prepared for a model of images: their size, scale and mean.
 const PREPROCESSOR: &str = super::Model::PREPROCESSOR;
 
 /// The files of a model of texts, as the libraries that train such models name them.

@@ -37,7 +37,7 @@ pub(super) struct ModelFile {
     pub path: Option<PathBuf>,
 }
 
-/// What the file of a model is called in its folder: a graph, or the vectors of static embeddings.
+/// The names that a model's main file may have in its folder: an ONNX graph, or the vectors of static embeddings.
 const MAIN_FILES: [&str; 2] = ["model.onnx", "model.safetensors"];
 
 /// The file that the path or the `file://` URL `uri` names, or `model.onnx` in the folder that it names.

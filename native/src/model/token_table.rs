@@ -39,7 +39,7 @@ impl TokenTable {
     }
 }
 
-/// Whether a file that begins like this is one in the format safetensors: the length of a header, and JSON.
+/// Returns true for the first bytes of a safetensors file, which are the length of a header and the header's JSON.
 pub(super) fn is_safetensors(start: &[u8]) -> bool {
     let Some((length, rest)) = start.split_first_chunk::<8>() else { return false };
     u64::from_le_bytes(*length) < 100 << 20 && rest.first() == Some(&b'{')

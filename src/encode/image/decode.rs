@@ -18,9 +18,9 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> 
     let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
         Ok(other) => return Err(format!("is in the format {}, not JPEG, PNG or WebP", other.to_mime_type())),
-        Err(_) if bytes.is_empty() => return Err("has no bytes".to_owned()),
+        Err(_) if bytes.is_empty() => return Err("is empty".to_owned()),
         Err(_) => {
-            return Err(format!("is no JPEG, PNG or WebP: {} bytes that begin with {}", bytes.len(), start(bytes)));
+            return Err(format!("is no JPEG, PNG or WebP: it begins with {}", start(bytes)));
         }
     };
     let name = format.extensions_str().last().copied().unwrap_or_default();
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn what_is_no_picture_says_what_it_is() {
         let problem = |bytes: &[u8]| decode(bytes, 1000).expect_err("no picture");
-        assert_eq!(problem(b""), "has no bytes");
-        assert_eq!(problem(b"a cat, said to be"), "is no JPEG, PNG or WebP: 17 bytes that begin with 'a cat, s'");
+        assert_eq!(problem(b""), "is empty");
+        assert_eq!(problem(b"a cat, said to be"), "is no JPEG, PNG or WebP: it begins with 'a cat, s'");
         assert!(problem(b"GIF89a...").contains("image/gif"), "{}", problem(b"GIF89a..."));
         assert_eq!(problem(&png(100, 11)), "has 100 × 11 pixels, more than 1000 (option 'max_pixels')");
         let png = png(20, 20);

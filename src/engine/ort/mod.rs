@@ -65,6 +65,9 @@ impl Engine for OrtEngine {
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
+        if model.token_table().is_some() {
+            return Ok(Prepared::Refused("static embeddings are no graph: the native engine looks them up".to_owned()));
+        }
         let environment = self.environment()?;
         let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
         if request.device != Device::Auto {

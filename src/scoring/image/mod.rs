@@ -16,11 +16,11 @@ use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Model, Tens
 use self::runner::ImageRunner;
 use self::settings::Settings;
 use super::axes::Input;
+use super::front::BeforeGraph;
 use super::head::{self, Activation, Head, outputs_of};
 use super::outputs::{SelectedOutput, output_columns, select_outputs};
 use crate::call::{Crop, GivenLabels, ImageOptions, ModelOptions, Pooling};
 use crate::encode::{Channels, Fit, ImagePreparation, OutputColumn, Resample, Size};
-use crate::engine::Executable;
 use crate::error::{Result, bail};
 
 /// Pixels of a picture, at most, where no option says so: 300 MB, once they are decoded.
@@ -127,7 +127,6 @@ impl ImageModel {
             notes,
             given,
             runner: ImageRunner {
-                inner: None,
                 label: label.split_once('/').map_or(label, |(name, _)| name).to_owned(),
                 preparation,
                 head,
@@ -155,9 +154,9 @@ impl ImageModel {
         Ok(outputs.iter().map(|output| head::column(head, output, labels.as_ref())).collect())
     }
 
-    /// What runs images through `graph`, which an engine has prepared.
-    pub(super) fn runner(&self, graph: Arc<dyn Executable>) -> Arc<dyn Executable> {
-        Arc::new(ImageRunner { inner: Some(graph), ..self.runner.clone() })
+    /// What stands before the graph when it runs.
+    pub(super) fn runner(&self) -> Arc<dyn BeforeGraph> {
+        Arc::new(self.runner.clone())
     }
 
     /// Elements of one image, as the graph takes it.

@@ -1,22 +1,19 @@
 //! Runs pictures through a graph that takes pixels.
 
-use std::sync::Arc;
-
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::Tensor;
 
 use crate::encode::ImagePreparation;
-use crate::engine::{Columnar, Executable, RunContext};
+use crate::engine::{Executable, RunContext};
 use crate::error::{Error, Result, bail, error};
+use crate::scoring::front::BeforeGraph;
 use crate::scoring::head::Head;
 
-/// A graph behind the decoder of pictures. It takes one column of bytes: the content of files.
+/// What makes pictures the pixels that a graph takes. It takes one column of bytes: the content of files.
 #[derive(Debug, Clone)]
 pub(super) struct ImageRunner {
-    /// The graph; not there before an engine has prepared it.
-    pub inner: Option<Arc<dyn Executable>>,
     /// The model's name, for errors.
     pub label: String,
     pub preparation: ImagePreparation,
@@ -26,33 +23,16 @@ pub(super) struct ImageRunner {
     pub output: String,
 }
 
-impl Executable for ImageRunner {
-    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        let columns = inputs.iter().map(|input| vec![input.data.to_array()]).collect::<Vec<_>>();
-        self.run_columns(&columns, inputs.first().map_or(0, Tensor::rows), context)
-    }
-
-    fn columnar(&self) -> Option<&dyn Columnar> {
-        Some(self)
-    }
-
-    fn device(&self) -> String {
-        self.inner.as_ref().map(|inner| inner.device()).unwrap_or_default()
-    }
-
-    fn sessions(&self) -> usize {
-        self.inner.as_ref().map_or(1, |inner| inner.sessions())
-    }
-
-    fn size(&self) -> Option<usize> {
-        self.inner.as_ref().and_then(|inner| inner.size())
-    }
-}
-
-impl Columnar for ImageRunner {
-    fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
-        let (Some(column), Some(inner)) = (inputs.iter().flatten().next(), &self.inner) else {
-            bail!(EngineFailed, "model '{}' was given no images, or was not prepared", self.label)
+impl BeforeGraph for ImageRunner {
+    fn run_columns(
+        &self,
+        graph: &dyn Executable,
+        inputs: &[Vec<ArrayRef>],
+        rows: usize,
+        context: &RunContext,
+    ) -> Result<Vec<Tensor>> {
+        let Some(column) = inputs.iter().flatten().next() else {
+            bail!(EngineFailed, "model '{}' was given no images", self.label)
         };
         // As views, so that a picture stands once however often it occurs.
         let views = cast(column, &DataType::BinaryView).map_err(|cause| {
@@ -62,11 +42,12 @@ impl Columnar for ImageRunner {
         let prepared = self.preparation.prepare(&images, context.threads, &context.cancel);
         let data = prepared.map_err(|(row, problem)| {
             let place = if rows > 1 { format!(" in row {} of a batch", row + 1) } else { String::new() };
-            error!(UnscorableRow, "model '{}': an image{place} {problem}", self.label)
+            let bytes = images[row].len();
+            error!(UnscorableRow, "model '{}': an image of {bytes} bytes{place} {problem}", self.label)
         })?;
         let Some(data) = data else { bail!(Cancelled, "model '{}': the query was cancelled", self.label) };
         let shape = std::iter::once(rows).chain(self.preparation.shape()).collect();
-        let outputs = inner.run(&[Tensor { shape, data }], context)?;
+        let outputs = graph.run(&[Tensor { shape, data }], context)?;
         let Some(head) = &self.head else { return Ok(outputs) };
         let [output] = outputs.as_slice() else {
             return Err(self.unexpected(format!("is one of {} outputs, expected one", outputs.len())));
@@ -77,10 +58,6 @@ impl Columnar for ImageRunner {
         let width = values.len().checked_div(rows).unwrap_or(0);
         values.chunks_exact_mut(width.max(1)).for_each(|values| head.finish(values));
         head.outputs(values, rows).map_err(|problem| self.unexpected(problem))
-    }
-
-    fn scores_rows_apart(&self) -> bool {
-        false // a run has many
     }
 }
 

@@ -19,12 +19,11 @@ use self::choice::{chosen_head, graph_output};
 use self::runner::{Role, TextRunner};
 use self::settings::Settings;
 use super::axes::Input;
-use super::front::refuse_options;
+use super::front::{BeforeGraph, refuse_options};
 use super::head::{self, Head, outputs_of};
 use super::outputs::SelectedOutput;
 use crate::call::{GivenLabels, ModelOptions, OnLongText, TextOptions};
 use crate::encode::{OutputColumn, TokenizerFile};
-use crate::engine::Executable;
 use crate::error::{Result, bail, error};
 
 /// Texts that are looked at together, at most: among so many there are some of any length, and their tokens take little memory.
@@ -57,6 +56,13 @@ impl TextModel {
     /// Files beside it that can't be read, that do not fit the graph or each other; options that do not fit it.
     pub(super) fn of(label: &str, model: &Model, options: &ModelOptions) -> Result<Option<Self>> {
         let Some(json) = model.companion(Model::TOKENIZER) else {
+            if model.token_table().is_some() {
+                bail!(
+                    InvalidModel,
+                    "model '{label}' is a vector for each token of a vocabulary, but no file {} beside it says which tokens a text has",
+                    Model::TOKENIZER
+                );
+            }
             return refuse_options(label, options).map(|()| None);
         };
         let signature = model.signature();
@@ -141,7 +147,6 @@ impl TextModel {
             options: effective,
             notes,
             runner: TextRunner {
-                inner: None,
                 label: label.split_once('/').map_or(label, |(name, _)| name).to_owned(),
                 tokenizer,
                 roles,
@@ -166,9 +171,9 @@ impl TextModel {
         outputs.iter().map(|output| head::column(&self.runner.head, output, labels.as_ref())).collect()
     }
 
-    /// What runs texts through `graph`, which an engine has prepared.
-    pub(super) fn runner(&self, graph: Arc<dyn Executable>) -> Arc<dyn Executable> {
-        Arc::new(TextRunner { inner: Some(graph), ..self.runner.clone() })
+    /// What stands before the graph when it runs.
+    pub(super) fn runner(&self) -> Arc<dyn BeforeGraph> {
+        Arc::new(self.runner.clone())
     }
 }
 

@@ -12,8 +12,9 @@ use datafusion_predict_native::{ElementType, Tensor, TensorData, TensorSpec};
 use super::batches::batches;
 use crate::call::OnLongText;
 use crate::encode::{Tokenize, Tokens};
-use crate::engine::{Columnar, Device, Executable, RunContext};
+use crate::engine::{Device, Executable, RunContext};
 use crate::error::{Error, Result, bail, error};
+use crate::scoring::front::BeforeGraph;
 use crate::scoring::head::Head;
 
 /// What an input of the graph says of each token.
@@ -56,14 +57,12 @@ impl Role {
     }
 }
 
-/// A graph behind a tokenizer.
+/// What makes texts the tokens that a graph takes, and its numbers those of texts.
 ///
 /// It takes one column of texts, or two for pairs. Each text that occurs several times is scored once. What it counts stands in
 /// [`RunContext::counts`].
 #[derive(Debug, Clone)]
 pub(super) struct TextRunner {
-    /// The graph; not there before an engine has prepared it.
-    pub inner: Option<Arc<dyn Executable>>,
     /// The model's name, for errors.
     pub label: String,
     pub tokenizer: Arc<dyn Tokenize>,
@@ -94,31 +93,14 @@ struct Piece {
     tokens: Tokens,
 }
 
-impl Executable for TextRunner {
-    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        let columns = inputs.iter().map(|input| vec![input.data.to_array()]).collect::<Vec<_>>();
-        self.run_columns(&columns, inputs.first().map_or(0, Tensor::rows), context)
-    }
-
-    fn columnar(&self) -> Option<&dyn Columnar> {
-        Some(self)
-    }
-
-    fn device(&self) -> String {
-        self.inner.as_ref().map(|inner| inner.device()).unwrap_or_default()
-    }
-
-    fn sessions(&self) -> usize {
-        self.inner.as_ref().map_or(1, |inner| inner.sessions())
-    }
-
-    fn size(&self) -> Option<usize> {
-        self.inner.as_ref().and_then(|inner| inner.size())
-    }
-}
-
-impl Columnar for TextRunner {
-    fn run_columns(&self, inputs: &[Vec<ArrayRef>], rows: usize, context: &RunContext) -> Result<Vec<Tensor>> {
+impl BeforeGraph for TextRunner {
+    fn run_columns(
+        &self,
+        graph: &dyn Executable,
+        inputs: &[Vec<ArrayRef>],
+        rows: usize,
+        context: &RunContext,
+    ) -> Result<Vec<Tensor>> {
         let columns = inputs.iter().flatten().map(Texts::of).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|problem| self.failed(problem))?;
         let (Some(first), second) = (columns.first(), columns.get(1)) else {
@@ -141,7 +123,7 @@ impl Columnar for TextRunner {
 
         let mut pieces = self.pieces(&texts, context)?;
         pieces.sort_by_key(|piece| std::cmp::Reverse(piece.tokens.ids.len()));
-        let values = self.score(&pieces, texts.len(), context)?;
+        let values = self.score(graph, &pieces, texts.len(), context)?;
         let width = values.len().checked_div(texts.len()).unwrap_or(0);
         let values = if texts.len() == rows {
             values // in the order of the rows
@@ -150,10 +132,6 @@ impl Columnar for TextRunner {
             text_of_row.iter().flat_map(of_row).copied().collect()
         };
         self.head.outputs(values, rows).map_err(|problem| self.unexpected(problem))
-    }
-
-    fn scores_rows_apart(&self) -> bool {
-        false // batches are scored together, and padded
     }
 }
 
@@ -208,13 +186,13 @@ impl TextRunner {
     }
 
     /// The numbers of each of `texts` texts, one after the other. `pieces` are ordered by length, the longest first.
-    fn score(&self, pieces: &[Piece], texts: usize, context: &RunContext) -> Result<Vec<f32>> {
+    fn score(&self, graph: &dyn Executable, pieces: &[Piece], texts: usize, context: &RunContext) -> Result<Vec<f32>> {
         let lengths: Vec<_> = pieces.iter().map(|piece| piece.tokens.ids.len()).collect();
         let has_mask = self.roles.iter().any(|(role, _)| *role == Role::Mask);
         let batches = if self.single {
             (0..lengths.len()).map(|i| i..i + 1).collect()
         } else {
-            batches(&lengths, self.length, !has_mask, self.device() == Device::Cpu.to_string())
+            batches(&lengths, self.length, !has_mask, graph.device() == Device::Cpu.to_string())
         };
         let mut values: Vec<f32> = vec![];
         let mut width = 0;
@@ -223,13 +201,16 @@ impl TextRunner {
         for batch in batches {
             self.go_on(context)?;
             let lengths = &lengths[batch.clone()];
-            let of_batch = self.run_batch(&pieces[batch.clone()], lengths, context)?;
+            let of_batch = self.run_batch(graph, &pieces[batch.clone()], lengths, context)?;
             width = of_batch.len() / lengths.len();
             values.resize(texts * width, 0.0);
             for (piece, (new, tokens)) in pieces[batch].iter().zip(of_batch.chunks_exact(width.max(1)).zip(lengths)) {
                 let text = piece.text as usize;
                 let own = &mut values[text * width..][..width];
                 weights[text] += tokens;
+                if *tokens == 0 {
+                    continue; // no part of the mean
+                }
                 let share = *tokens as f32 / weights[text] as f32;
                 // The mean over all of its parts, each by its tokens; the only one is itself.
                 own.iter_mut().zip(new).for_each(|(mean, new)| *mean += (new - *mean) * share);
@@ -239,7 +220,13 @@ impl TextRunner {
         Ok(values)
     }
 
-    fn run_batch(&self, pieces: &[Piece], lengths: &[usize], context: &RunContext) -> Result<Vec<f32>> {
+    fn run_batch(
+        &self,
+        graph: &dyn Executable,
+        pieces: &[Piece],
+        lengths: &[usize],
+        context: &RunContext,
+    ) -> Result<Vec<f32>> {
         let (rows, longest) = (pieces.len(), lengths.iter().copied().max().unwrap_or(0));
         let length = self.length.unwrap_or(longest).max(1);
         let inputs: Vec<_> =
@@ -247,8 +234,7 @@ impl TextRunner {
         let tokens: usize = lengths.iter().sum();
         context.counts.tokens.fetch_add(tokens, Ordering::Relaxed);
         context.counts.padding.fetch_add(rows * length - tokens, Ordering::Relaxed);
-        let Some(inner) = &self.inner else { bail!(EngineFailed, "model '{}' was not prepared", self.label) };
-        let outputs = inner.run(&inputs, context)?;
+        let outputs = graph.run(&inputs, context)?;
         let [output] = outputs.as_slice() else {
             return Err(self.unexpected(format!("is one of {} outputs, expected one", outputs.len())));
         };

@@ -112,7 +112,9 @@ impl ScalarUDFImpl for ScoresFunction {
         };
         match (self.task, others) {
             (Task::Softmax | Task::Argmax, []) => Ok(vec![scores]),
-            (Task::TopK, [count]) if count.is_integer() => Ok(vec![scores, DataType::Int64]),
+            (Task::TopK, [count]) if count.is_integer() || *count == DataType::Null => {
+                Ok(vec![scores, DataType::Int64])
+            }
             (Task::TopK, _) => plan_err!("top_k(scores, k) takes a list or a map of scores, and how many are wanted"),
             _ => plan_err!("{} takes one list, found {} arguments", self.name(), types.len()),
         }
