@@ -60,19 +60,24 @@ impl Executable for TokenVectors {
         else {
             bail!(EngineFailed, "model '{}' takes numbers of tokens", self.label)
         };
-        let mut values = Vec::with_capacity(tokens.len() * table.width);
+        let mut values = Vec::with_capacity(tokens.len() * table.width());
         for token in tokens.iter() {
-            match usize::try_from(*token).ok().and_then(|token| table.vector(token)) {
-                Some(vector) => values.extend_from_slice(vector),
-                None => bail!(EngineFailed, "model '{}' has no vector for token {token}", self.label),
+            let known = usize::try_from(*token).ok().and_then(|token| table.push_vector(token, &mut values));
+            if known.is_none() {
+                bail!(EngineFailed, "model '{}' has no vector for token {token}", self.label);
             }
         }
-        let shape = shape.iter().copied().chain([table.width]).collect();
+        let shape = shape.iter().copied().chain([table.width()]).collect();
         Ok(vec![Tensor { shape, data: TensorData::Float32(values.into()) }])
     }
 
     fn device(&self) -> String {
         Device::Cpu.to_string()
+    }
+
+    /// None beside the model's own.
+    fn size(&self) -> Option<usize> {
+        Some(0)
     }
 }
 

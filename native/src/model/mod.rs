@@ -251,7 +251,8 @@ impl Model {
                 + size_of_val(attribute.floats.as_slice())
                 + size_of_val(attribute.strings.as_slice())
         });
-        self.content.size + lists.sum::<usize>() as u64
+        let file = self.content.token_table.as_ref().map_or(self.content.size, |table| table.size() as u64);
+        file + lists.sum::<usize>() as u64
     }
 
     /// Inputs and outputs as the file declares them.

@@ -5,7 +5,6 @@
 //!
 //! To all other modules such a file is a graph of one node of our own, which takes numbers of tokens and gives their vectors.
 
-use arrow::buffer::ScalarBuffer;
 use half::f16;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -19,23 +18,47 @@ use crate::error::{Result, bail, error};
 const DOMAIN: &str = "datafusion-predict";
 
 /// The vectors of the tokens of a vocabulary.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct TokenTable {
-    /// One vector after the other, in the order of the tokens' numbers.
-    pub values: ScalarBuffer<f32>,
-    /// Values of a vector.
-    pub width: usize,
+    /// One vector after the other.
+    values: Vec<f32>,
+    /// Values of a vector, at least one.
+    width: usize,
+    /// For each token the place of its vector; the token's number, if it is not given.
+    mapping: Option<Vec<usize>>,
+    /// For each token what its vector is multiplied by.
+    weights: Option<Vec<f32>>,
 }
 
 impl TokenTable {
-    /// The tokens that have a vector.
-    pub fn tokens(&self) -> usize {
-        self.values.len() / self.width.max(1)
+    /// Values of a vector.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
-    /// The vector of a token.
-    pub fn vector(&self, token: usize) -> Option<&[f32]> {
-        self.values.get(token.checked_mul(self.width)?..)?.get(..self.width)
+    /// The tokens that have a vector.
+    pub fn tokens(&self) -> usize {
+        self.mapping.as_ref().map_or(self.values.len() / self.width, Vec::len)
+    }
+
+    /// Adds the vector of a token to `vectors`; `None` if it has none.
+    pub fn push_vector(&self, token: usize, vectors: &mut Vec<f32>) -> Option<()> {
+        let place = self.mapping.as_ref().map_or(Some(token), |mapping| mapping.get(token).copied())?;
+        let vector = self.values.get(place.checked_mul(self.width)?..)?.get(..self.width)?;
+        match &self.weights {
+            None => vectors.extend_from_slice(vector),
+            Some(weights) => {
+                let weight = weights.get(token)?;
+                vectors.extend(vector.iter().map(|value| value * weight));
+            }
+        }
+        Some(())
+    }
+
+    /// Bytes in memory.
+    pub(super) fn size(&self) -> usize {
+        let (mapping, weights) = (self.mapping.as_deref().unwrap_or(&[]), self.weights.as_deref().unwrap_or(&[]));
+        size_of_val(self.values.as_slice()) + size_of_val(mapping) + size_of_val(weights)
     }
 }
 
@@ -70,23 +93,15 @@ pub(super) fn read(uri: &str, bytes: &[u8]) -> Result<TokenTable> {
     let values = floats(uri, "embeddings", &vectors)?;
     let mapping = find(&["mapping"]).map(|mapping| integers(uri, &mapping)).transpose()?;
     let weights = find(&["weights"]).map(|weights| floats(uri, "weights", &weights)).transpose()?;
-    if mapping.is_none() && weights.is_none() {
-        return Ok(TokenTable { values: values.into(), width });
-    }
     let tokens = mapping.as_ref().map_or(rows, Vec::len);
     if weights.as_ref().is_some_and(|weights| weights.len() != tokens) {
         bail!(InvalidModel, "'{uri}': it has {tokens} tokens, but another number of weights");
     }
-    let mut all = Vec::with_capacity(tokens * width);
-    for token in 0..tokens {
-        let row = mapping.as_ref().map_or(token, |mapping| mapping[token]);
-        if row >= rows {
-            bail!(InvalidModel, "'{uri}': token {token} has vector {row}, but there are {rows}");
-        }
-        let weight = weights.as_ref().map_or(1.0, |weights| weights[token]);
-        all.extend(values[row * width..][..width].iter().map(|value| value * weight));
+    let astray = mapping.iter().flatten().enumerate().find(|(_, row)| **row >= rows);
+    if let Some((token, row)) = astray {
+        bail!(InvalidModel, "'{uri}': token {token} has vector {row}, but there are {rows}");
     }
-    Ok(TokenTable { values: all.into(), width })
+    Ok(TokenTable { values, width, mapping, weights })
 }
 
 fn floats(uri: &str, name: &str, tensor: &TensorView) -> Result<Vec<f32>> {
@@ -164,13 +179,20 @@ mod tests {
         values.iter().flat_map(|value| to(*value)).collect()
     }
 
+    fn vectors_of(table: &TokenTable, tokens: &[usize]) -> Option<Vec<f32>> {
+        let mut vectors = vec![];
+        tokens.iter().try_for_each(|token| table.push_vector(*token, &mut vectors))?;
+        Some(vectors)
+    }
+
     #[test]
     fn vectors_are_mapped_and_weighed() {
         let vectors = bytes(&[1.0f32, 2.0, 3.0, 4.0], f32::to_le_bytes);
         let plain = file(&[("embeddings", "F32", "[2,2]", &vectors)]);
         assert!(is_safetensors(&plain[..64]) && !is_safetensors(b"\x08\x07pytorch"));
         let table = read("m", &plain).expect("vectors");
-        assert_eq!((table.tokens(), table.vector(1), table.vector(2)), (2, Some([3.0, 4.0].as_slice()), None));
+        assert_eq!((table.tokens(), vectors_of(&table, &[1, 0])), (2, Some(vec![3.0, 4.0, 1.0, 2.0])));
+        assert_eq!(vectors_of(&table, &[2]), None);
         let mapping = bytes(&[1i64, 1, 0], i64::to_le_bytes);
         let weights = bytes(&[1.0f64, 0.5, 2.0], f64::to_le_bytes);
         let all = file(&[
@@ -178,7 +200,9 @@ mod tests {
             ("mapping", "I64", "[3]", &mapping),
             ("weights", "F64", "[3]", &weights),
         ]);
-        assert_eq!(read("m", &all).expect("vectors").values.to_vec(), [3.0, 4.0, 1.5, 2.0, 2.0, 4.0]);
+        let table = read("m", &all).expect("vectors");
+        assert_eq!(vectors_of(&table, &[0, 1, 2]), Some(vec![3.0, 4.0, 1.5, 2.0, 2.0, 4.0]));
+        assert_eq!((table.tokens(), vectors_of(&table, &[3])), (3, None));
     }
 
     #[test]

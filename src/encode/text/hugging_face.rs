@@ -11,19 +11,29 @@ use super::{Tokenize, Tokenized, Tokens};
 
 /// A tokenizer before it is known how much of a text it is to keep.
 pub(super) struct File {
+    /// It neither cuts nor pads: some files pad all texts to one length, but batches are padded here, to the longest of their own;
+    /// and a tokenizer that cuts does not say how much there was.
     tokenizer: Tokenizer,
+    /// How the file says that texts are cut.
+    truncation: Option<TruncationParams>,
+    /// The number that fills up shorter texts, if the file says it.
+    padding: Option<u32>,
     /// The number that stands for what is not known.
     unknown: Option<u32>,
 }
 
 impl File {
     pub(super) fn read(json: &[u8]) -> Result<Self, String> {
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|cause| cause.to_string())?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|cause| cause.to_string())?;
         let file: serde_json::Value = serde_json::from_slice(json).map_err(|cause| cause.to_string())?;
         let model = &file["model"];
         let number = model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok());
         let unknown = number.or_else(|| tokenizer.token_to_id(model["unk_token"].as_str()?));
-        Ok(Self { tokenizer, unknown })
+        let truncation = tokenizer.get_truncation().cloned();
+        let padding = tokenizer.get_padding().map(|padding| padding.pad_id);
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|cause| cause.to_string())?;
+        Ok(Self { tokenizer, truncation, padding, unknown })
     }
 
     pub(super) fn of_words_alone(self, max_tokens: usize) -> Arc<dyn Tokenize> {
@@ -31,19 +41,14 @@ impl File {
     }
 
     pub(super) fn max_tokens(&self) -> Option<usize> {
-        self.tokenizer.get_truncation().map(|truncation| truncation.max_length)
+        self.truncation.as_ref().map(|truncation| truncation.max_length)
     }
 
     pub(super) fn with_max_tokens(self, max_tokens: usize) -> Result<Arc<dyn Tokenize>, String> {
-        let mut tokenizer = self.tokenizer;
+        let tokenizer = self.tokenizer;
         let known = |token: &str| tokenizer.token_to_id(token);
-        let padding = tokenizer.get_padding().map(|padding| padding.pad_id);
-        let padding = padding.or_else(|| known("[PAD]")).or_else(|| known("<pad>")).unwrap_or(0);
-        let direction = tokenizer.get_truncation().map(|truncation| truncation.direction).unwrap_or_default();
-        // Some files pad all texts to one length: batches are padded here, to the longest of their own. And a tokenizer that
-        // cuts does not say how much there was.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|cause| cause.to_string())?;
+        let padding = self.padding.or_else(|| known("[PAD]")).or_else(|| known("<pad>")).unwrap_or(0);
+        let direction = self.truncation.map(|truncation| truncation.direction).unwrap_or_default();
         let marks = [false, true].map(|pair| tokenizer.get_post_processor().map_or(0, |it| it.added_tokens(pair)));
         if marks[0] >= max_tokens {
             return Err(format!("of {max_tokens} tokens {} mark beginning and end, so no text fits", marks[0]));
@@ -254,6 +259,16 @@ mod tests {
         let pair = tokenizer.tokenize("a", Some("b b b b b b b")).expect("tokens");
         assert_eq!(pair.first, Tokens { ids: vec![0, 4, 1, 5, 5, 1], types: vec![0, 0, 0, 1, 1, 1] });
         assert!(pair.is_cut);
+    }
+
+    #[test]
+    fn words_alone_are_neither_cut_nor_padded_by_their_file() {
+        let words = file().of_words_alone(3);
+        let whole = words.tokenize("a b", None).expect("tokens");
+        assert_eq!(whole, Tokenized { first: Tokens { ids: vec![4, 5], types: vec![] }, is_cut: false });
+        let cut = words.tokenize("a c b a b", None).expect("tokens");
+        assert_eq!(cut, Tokenized { first: Tokens { ids: vec![4, 5, 4], types: vec![] }, is_cut: true });
+        assert!(words.tokenize("c c", None).expect("tokens").first.ids.is_empty());
     }
 
     #[test]

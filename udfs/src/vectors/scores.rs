@@ -62,7 +62,7 @@ fn label_and_score(data_type: &DataType) -> Option<(DataType, DataType)> {
     let DataType::Map(entries, _) = data_type else { return None };
     let DataType::Struct(fields) = entries.data_type() else { return None };
     match fields.iter().map(|field| field.data_type()).collect::<Vec<_>>().as_slice() {
-        [label, score] if score.is_floating() => Some(((*label).clone(), (*score).clone())),
+        [label, score] if score.is_numeric() => Some(((*label).clone(), (*score).clone())),
         _ => None,
     }
 }
@@ -193,7 +193,7 @@ struct Lists {
 
 impl Lists {
     fn of(array: &ArrayRef) -> Result<Self> {
-        let (original, labels, offsets) = match array.data_type() {
+        let (original, labels, offsets): (ArrayRef, Option<ArrayRef>, Vec<usize>) = match array.data_type() {
             DataType::FixedSizeList(_, size) => {
                 let (list, size) = (array.as_fixed_size_list(), *size as usize);
                 let first = if list.is_empty() { 0 } else { list.value_offset(0) as usize };
@@ -209,6 +209,11 @@ impl Lists {
                 (list.values().clone(), None, list.offsets().iter().map(|offset| *offset as usize).collect())
             }
         };
+        // Of lists that were sliced, the scores of these rows alone.
+        let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+        let slice = |array: ArrayRef| array.slice(first, last - first);
+        let (original, labels) = (slice(original), labels.map(slice));
+        let offsets = offsets.into_iter().map(|offset| offset - first).collect();
         let scores = cast(&original, &DataType::Float64)?;
         let scores = scores.as_primitive::<Float64Type>().clone();
         Ok(Self { scores, labels, offsets, nulls: array.nulls().cloned(), original })
@@ -307,12 +312,10 @@ fn softmax(array: &ArrayRef) -> Result<ArrayRef> {
     };
     match array.data_type() {
         DataType::FixedSizeList(item, size) => {
-            let first = lists.offsets[0];
-            let values = values.slice(first, lists.rows() * *size as usize);
             Ok(Arc::new(FixedSizeListArray::try_new(item.clone(), *size, values, Some(nulls))?))
         }
         DataType::List(item) => {
-            let offsets = array.as_list::<i32>().offsets().clone();
+            let offsets = OffsetBuffer::from_lengths(lists.offsets.windows(2).map(|row| row[1] - row[0]));
             Ok(Arc::new(ListArray::try_new(item.clone(), offsets, values, Some(nulls))?))
         }
         other => internal_err!("softmax of {other}"),
