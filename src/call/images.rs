@@ -209,10 +209,10 @@ fn numbers(name: &str, text: Option<&str>) -> Result<Option<Vec<f32>>> {
 /// `224`, or `480x640`: height and width.
 fn size(name: &str, text: &str) -> Result<Size> {
     let (height, width) = text.split_once(['x', 'X']).unwrap_or((text, text));
-    let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=8192).contains(side));
-    match (side(height), side(width)) {
-        (Some(height), Some(width)) => Ok(Size { height, width }),
-        _ => {
+    let side = |text: &str| text.trim().parse().ok();
+    match side(height).zip(side(width)).and_then(|(height, width)| Size::checked(height, width)) {
+        Some(size) => Ok(size),
+        None => {
             bail!(InvalidOption, "option '{name}' is '{text}': expected pixels such as 224, or height x width: 480x640")
         }
     }

@@ -67,7 +67,7 @@ impl Head {
             return Ok(vec![Tensor { shape, data: TensorData::Float32(values.into()) }]);
         };
         if rows > 0 && width != labels.len() {
-            return Err(format!("has {width} scores for each text, but there are {} labels", labels.len()));
+            return Err(format!("has {width} scores for each row, but there are {} labels", labels.len()));
         }
         let best = values.chunks_exact(width.max(1)).map(|scores| {
             let first = (0, scores[0]);

@@ -63,6 +63,9 @@ def save_pictures(folder):
     Image.fromarray(deep).save(folder / "sixteen.png")
     Image.fromarray(picture(45, 61)).save(folder / "tall.jpg", quality=92)
     Image.fromarray(picture(5, 3)).save(folder / "small.png")
+    Image.fromarray(picture(24, 13)).save(folder / "half.png")  # half of its height is no whole number
+    second = Image.fromarray(255 - picture(61, 45))
+    rgb.save(folder / "animated.webp", lossless=True, save_all=True, append_images=[second], duration=100)
     for turn in range(2, 9):
         exif = Image.Exif()
         exif[0x0112] = turn
@@ -103,10 +106,10 @@ def prepared(image, resize="shortest", resample="bilinear", size=SIZE, crop=None
     if resize == "exact":
         image = image.resize((width, height), FILTERS[resample])
     elif resize == "shortest":
-        short = width if image.width <= image.height else height
-        shorter, longer = sorted(image.size)
-        long = int(short * longer / shorter)
-        image = image.resize((short, long) if image.width <= image.height else (long, short), FILTERS[resample])
+        # All of the size is covered: one side is as long, and the other no shorter.
+        by_width = width * image.height >= height * image.width
+        scaled = (width, width * image.height // image.width) if by_width else (height * image.width // image.height, height)
+        image = image.resize(scaled, FILTERS[resample])
     elif resize in ("letterbox", "pad"):
         scale = min(width / image.width, height / image.height)
         inner = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
@@ -206,7 +209,7 @@ def main():
         for name in ("photo.jpg", "tall.jpg", "small.png"):
             options = f"resize exact, resample {resample}"
             case(name, options, prepared(opened(HERE / "pictures" / name), "exact", resample))
-    for name in ("photo.jpg", "tall.jpg", "small.png", "turned_6.jpg"):
+    for name in ("photo.jpg", "tall.jpg", "small.png", "turned_6.jpg", "half.png"):
         image = opened(HERE / "pictures" / name)
         case(name, "image_size '8x12'", prepared(image))
         case(name, "resize letterbox, fill 114", prepared(image, "letterbox", fill=114))

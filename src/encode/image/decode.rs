@@ -29,7 +29,10 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> 
         cause => format!("is a damaged {name}: {cause}"),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.no_limits();
+    // What comes before the pixels, such as a profile of colours, may be packed as tightly as they.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(BESIDE);
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
@@ -38,7 +41,6 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> 
     if width == 0 || height == 0 {
         return Err(format!("has {width} × {height} pixels"));
     }
-    let mut limits = Limits::no_limits();
     limits.max_alloc = Some(max_pixels.saturating_mul(BYTES_OF_PIXEL).saturating_add(BESIDE));
     decoder.set_limits(limits).map_err(damaged)?;
     // What of the metadata can't be read does not turn the picture.

@@ -17,6 +17,9 @@ use datafusion_predict_native::{ElementType, TensorData};
 
 use crate::cancel::CancelToken;
 
+/// Bytes of a run's input, unless one picture has more.
+const LARGEST_RUN: usize = 64 << 20;
+
 /// How a picture is brought to the size that the model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fit {
@@ -63,6 +66,17 @@ pub(crate) struct Size {
     pub width: usize,
 }
 
+impl Size {
+    /// Pixels of a side of a model's input, at most.
+    pub(crate) const LARGEST_SIDE: usize = 8192;
+
+    /// The size, if a model's input can have it.
+    pub(crate) fn checked(height: usize, width: usize) -> Option<Self> {
+        let fits = |side: usize| (1..=Self::LARGEST_SIDE).contains(&side);
+        (fits(height) && fits(width)).then_some(Self { height, width })
+    }
+}
+
 /// What is done with a picture before a model sees it.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "images"), expect(dead_code, reason = "only what decodes pictures reads all of it"))]
@@ -83,7 +97,7 @@ pub(crate) struct ImagePreparation {
     /// The value of pixels around a picture that is smaller than the input, before it is scaled.
     pub fill: u8,
     pub element: ElementType,
-    /// Pixels of a picture, at most.
+    /// Pixels of a picture, at most, before and after it is resized.
     pub max_pixels: u64,
 }
 
@@ -98,6 +112,12 @@ impl ImagePreparation {
             true => [height, width, self.channels.count()],
             false => [self.channels.count(), height, width],
         }
+    }
+
+    /// Pictures of one run, at most.
+    pub(crate) fn most_rows(&self) -> usize {
+        let elements: usize = self.shape().iter().product();
+        (LARGEST_RUN / (elements * self.element.size().unwrap_or(1)).max(1)).max(1)
     }
 
     /// The numbers of `images`, one after the other, made by `threads` threads.

@@ -81,7 +81,15 @@ fn of_elements<T: Copy + Default + Send + Sync>(
 fn resized(picture: RgbImage, preparation: &ImagePreparation, resizer: &mut Resizer) -> Result<RgbImage, String> {
     let Some((fit, size, resample)) = preparation.resize else { return Ok(picture) };
     let Size { height, width } = resized_size(fit, size, &picture);
-    let (width, height) = (width as u32, height as u32); // checked when the model was created, or no larger than the picture
+    if (width as u64).saturating_mul(height as u64) > preparation.max_pixels {
+        return Err(format!(
+            "of {} × {} pixels would have {width} × {height}, more than {} (option 'max_pixels')",
+            picture.width(),
+            picture.height(),
+            preparation.max_pixels
+        ));
+    }
+    let (width, height) = (width as u32, height as u32); // no more than the limit
     if picture.dimensions() == (width, height) {
         return Ok(picture);
     }
@@ -124,18 +132,14 @@ fn scaled(
 /// Rounded as the libraries do with which such models are trained.
 fn resized_size(fit: Fit, size: Size, picture: &RgbImage) -> Size {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let rounded = |value: f64| (value.round() as usize).max(1);
+    let rounded = |value: f64| (value.round_ties_even() as usize).max(1);
     match fit {
         Fit::Exact => size,
-        Fit::Shortest => {
-            // A longer side that would be endless is cropped anyway.
-            let longer = |short: usize, long: usize, size: usize| (size * long / short).min(size.saturating_mul(256));
-            if width <= height {
-                Size { width: size.width, height: longer(width, height, size.width) }
-            } else {
-                Size { height: size.height, width: longer(height, width, size.height) }
-            }
+        // One side is as long as it should be, and the other no shorter: all of the size is covered.
+        Fit::Shortest if size.width * height >= size.height * width => {
+            Size { width: size.width, height: size.width * height / width }
         }
+        Fit::Shortest => Size { height: size.height, width: size.height * width / height },
         Fit::Letterbox | Fit::Pad => {
             let scale = (size.width as f64 / width as f64).min(size.height as f64 / height as f64);
             Size {
@@ -278,5 +282,21 @@ mod tests {
         assert_eq!(of(Fit::Letterbox, 640, 427), (224, 149));
         assert_eq!(of(Fit::Letterbox, 1, 1000), (1, 224));
         assert_eq!(of(Fit::Exact, 640, 427), (224, 224));
+        assert_eq!(of(Fit::Letterbox, 448, 445), (224, 222), "a half is rounded as Python rounds it");
+        for (width, height) in [(50, 51), (51, 50), (50, 50), (10, 90), (90, 10)] {
+            let wide = resized_size(Fit::Shortest, Size { height: 48, width: 64 }, &picture(width, height));
+            assert!(wide.height >= 48 && wide.width >= 64 && (wide.height == 48 || wide.width == 64), "{wide:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_would_be_endless_is_refused() {
+        let preparation = ImagePreparation {
+            resize: Some((Fit::Shortest, Size { height: 3000, width: 3000 }, Resample::Bilinear)),
+            max_pixels: 100_000_000,
+            ..preparation(3000, 3000)
+        };
+        let problem = resized(picture(1, 256), &preparation, &mut Resizer::new()).expect_err("too many pixels");
+        assert!(problem.contains("of 1 × 256 pixels would have 3000 × 768000, more than 100000000"), "{problem}");
     }
 }

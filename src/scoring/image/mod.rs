@@ -26,9 +26,6 @@ use crate::error::{Result, bail};
 /// Pixels of a picture, at most, where no option says so: 300 MB, once they are decoded.
 const MOST_PIXELS: u64 = 100_000_000;
 
-/// Bytes of a run's input, unless one picture has more.
-const LARGEST_RUN: usize = 64 << 20;
-
 /// A model of images, before an engine has prepared its graph.
 pub(super) struct ImageModel {
     /// The inputs of the graph.
@@ -88,8 +85,7 @@ impl ImageModel {
                 "model '{label}' takes images: options 'constant.…' and 'bytes' are for models of numbers"
             );
         }
-        let size_is_given = options.images.image_size.is_some() || options.images.resize.as_deref() == Some("none");
-        let settings = Settings::of(label, model, size_is_given)?;
+        let settings = Settings::of(label, model, &options.images)?;
         let preparation = preparation(label, input, &settings, &options.images)?;
         let mut effective = options.clone();
         effective.labels = effective.labels.or(settings.labels.clone().map(GivenLabels::Names));
@@ -166,8 +162,7 @@ impl ImageModel {
 
     /// Rows of a run, at most.
     pub(super) fn most_rows(&self) -> usize {
-        let bytes = self.runner.preparation.element.size().unwrap_or(1) * self.row_elements();
-        (LARGEST_RUN / bytes.max(1)).max(1)
+        self.runner.preparation.most_rows()
     }
 }
 
@@ -203,22 +198,21 @@ fn preparation(
     let of_graph = height.size().zip(width.size()).map(|(height, width)| Size { height, width });
     let asked = options.size()?;
     let fit = options.fit()?;
-    let (of_file, file_size) = settings.resize.unzip();
     let crop = match options.crop()? {
         Some(Crop::No) => None,
         Some(Crop::To(size)) => Some(size),
-        Some(Crop::ToSize) => asked.or(file_size).or(of_graph),
+        Some(Crop::ToSize) => asked.or(settings.size).or(of_graph),
         None if asked.is_none() && fit.is_none() => settings.crop,
         None => None,
     };
-    let Some(size) = asked.or(file_size).or(crop).or(of_graph) else {
+    let Some(size) = asked.or(settings.size).or(crop).or(of_graph) else {
         bail!(
             InvalidOption,
             "model '{label}': its input {input} has any size: OPTIONS (image_size 224) says which pictures are to have"
         );
     };
     // A picture keeps its proportions, unless something says that it does not.
-    let fit = fit.unwrap_or(Some(if asked.is_none() { of_file.unwrap_or(Fit::Shortest) } else { Fit::Shortest }));
+    let fit = fit.or(settings.fit).unwrap_or(Some(Fit::Shortest));
     let resample = options.resample()?.or(settings.resample).unwrap_or(Resample::Bilinear);
     let final_size = crop.unwrap_or(size);
     if let Some(of_graph) = of_graph.filter(|of_graph| *of_graph != final_size) {

@@ -1,11 +1,11 @@
 //! Runs pictures through a graph that takes pixels.
 
 use datafusion::arrow::array::{ArrayRef, AsArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::Tensor;
 
-use crate::encode::ImagePreparation;
+use crate::encode::{ImagePreparation, element_tensor};
 use crate::engine::{Executable, RunContext};
 use crate::error::{Error, Result, bail, error};
 use crate::scoring::front::BeforeGraph;
@@ -39,11 +39,41 @@ impl BeforeGraph for ImageRunner {
             error!(EngineFailed, "model '{}': its images can't be read", self.label).with_source(cause)
         })?;
         let images: Vec<&[u8]> = views.as_binary_view().iter().map(Option::unwrap_or_default).collect();
-        let prepared = self.preparation.prepare(&images, context.threads, &context.cancel);
+        // Runs of no more than fit: a session may ask for any number of rows.
+        let runs = images.chunks(self.preparation.most_rows()).map(|images| self.run_images(graph, images, context));
+        together(runs.collect::<Result<Vec<_>>>()?, rows).map_err(|problem| self.unexpected(problem))
+    }
+}
+
+/// The outputs of several runs, of `rows` rows together, as those of one.
+fn together(mut runs: Vec<Vec<Tensor>>, rows: usize) -> Result<Vec<Tensor>, String> {
+    if runs.len() == 1 {
+        return Ok(runs.swap_remove(0));
+    }
+    let outputs = runs.first().map_or(0, Vec::len);
+    let joined = (0..outputs).map(|place| {
+        let parts: Vec<&Tensor> = runs.iter().filter_map(|run| run.get(place)).collect();
+        let row_shape = &parts[0].shape[1.min(parts[0].shape.len())..];
+        if parts.len() != runs.len() || parts.iter().any(|part| part.shape.get(1..) != Some(row_shape)) {
+            return Err("has other sizes in other runs: use a smaller batch_size".to_owned());
+        }
+        let arrays: Vec<_> = parts.iter().map(|part| part.data.to_array()).collect();
+        let arrays: Vec<_> = arrays.iter().map(AsRef::as_ref).collect();
+        let all = concat(&arrays).map_err(|cause| cause.to_string())?;
+        let data = element_tensor(parts[0].data.element(), &all, all.len()).map_err(|error| error.problem)?;
+        Ok(Tensor { shape: std::iter::once(rows).chain(row_shape.iter().copied()).collect(), data })
+    });
+    joined.collect()
+}
+
+impl ImageRunner {
+    /// One run of the graph.
+    fn run_images(&self, graph: &dyn Executable, images: &[&[u8]], context: &RunContext) -> Result<Vec<Tensor>> {
+        let rows = images.len();
+        let prepared = self.preparation.prepare(images, context.threads, &context.cancel);
         let data = prepared.map_err(|(row, problem)| {
-            let place = if rows > 1 { format!(" in row {} of a batch", row + 1) } else { String::new() };
             let bytes = images[row].len();
-            error!(UnscorableRow, "model '{}': an image of {bytes} bytes{place} {problem}", self.label)
+            error!(UnscorableRow, "model '{}': an image of {bytes} bytes {problem}", self.label)
         })?;
         let Some(data) = data else { bail!(Cancelled, "model '{}': the query was cancelled", self.label) };
         let shape = std::iter::once(rows).chain(self.preparation.shape()).collect();
@@ -59,9 +89,7 @@ impl BeforeGraph for ImageRunner {
         values.chunks_exact_mut(width.max(1)).for_each(|values| head.finish(values));
         head.outputs(values, rows).map_err(|problem| self.unexpected(problem))
     }
-}
 
-impl ImageRunner {
     fn unexpected(&self, problem: String) -> Error {
         error!(InvalidOutput, "model '{}': output '{}' {problem}", self.label, self.output)
     }
