@@ -110,3 +110,26 @@ async fn rows_come_back_in_their_places() {
     sql(&some, "SET predict.extract = false").await;
     assert!(vectors(&some).await == found);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_batches_share_one_store_and_failures_are_counted_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let context = session(folder.path(), "remember '100m', batch_size 8").await;
+    register(&context, &texts(0..400));
+    vectors(&context).await;
+    let stores: Vec<_> = std::fs::read_dir(folder.path().join("remembered")).expect("the stores").collect();
+    let segments =
+        stores.into_iter().flat_map(|store| std::fs::read_dir(store.expect("a store").path()).expect("files"));
+    let segments = segments.filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some()));
+    assert_eq!(segments.count(), 1, "one process, one segment");
+
+    // Rows that fail are found by bisection: what is remembered beside them counts once.
+    let longer = format!("{} {}", "the parcel is late and nobody answers".repeat(9), 1);
+    let context = session(folder.path(), "remember '100m', on_long 'error', batch_size 64").await;
+    register(&context, &texts(0..5));
+    vectors(&context).await;
+    let rows: Vec<_> = texts(0..5).into_iter().chain([Some(longer)]).chain(texts(20..24)).collect();
+    register(&context, &rows);
+    let query = "SELECT try_predict('m', text) FROM t";
+    assert_eq!(counted(&context, query, "remembered").await, 5);
+}

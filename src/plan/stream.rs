@@ -263,7 +263,9 @@ impl PredictStream {
             let bytes = rows.saturating_mul(open.bytes_of_row);
             open.started += rows;
             self.bytes_under_way += bytes;
-            let quick = batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
+            // A device may be at work for another run, which nobody waits for here.
+            let on_cpu = predictor.runs_on_cpu();
+            let quick = on_cpu && batch_size.estimate(rows).is_some_and(|time| time < LONGEST_INLINE);
             // Where cores are to spare, other threads score what is worth a change of threads, and this task fetches more.
             let shared = threads > 1 && batch_size.is_worth_sharing(rows);
             let unit = Unit { plan: self.plan.clone(), predictor, features, rows, bytes, batch_size };

@@ -8,15 +8,15 @@ use datafusion::arrow::array::{Array, ArrayRef, UInt64Array, new_empty_array};
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
-use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::arrow::row::{Row, RowConverter, SortField};
 use sha2::{Digest, Sha256};
 
 use super::segment::Key;
 use super::store::Store;
 use super::values::Values;
 
-/// Another number, another folder: it grows when the bytes of values become others.
-const FORMAT: u32 = 2;
+/// Another number, another folder: it grows when the bytes of keys or of values become others.
+const FORMAT: u32 = 3;
 
 /// What one model has scored.
 #[derive(Debug)]
@@ -87,29 +87,41 @@ impl Remembered {
         // The same input may be there several times.
         let mut seen = HashSet::with_capacity(rows.len());
         let rows: Vec<_> = rows.filter(|(key, _)| seen.insert(*key)).collect();
-        let rows = rows.iter().copied();
-        if let Err(error) = self.store.add(rows, self.limit) {
+        if let Err(error) = self.store.add(&rows, self.limit) {
             log::warn!("predictions can't be remembered in '{}': {error}", self.store.folder().display());
         }
         Ok(())
     }
 }
 
-/// A key for each row.
+/// A key for each row: of its values, and of their types, as values of several types have the same bytes.
 fn keys(arguments: &[ArrayRef]) -> Result<Vec<Key>, ArrowError> {
     let fields = arguments.iter().map(|argument| SortField::new(argument.data_type().clone())).collect();
     let rows = RowConverter::new(fields)?.convert_columns(arguments)?;
-    let key = |row: datafusion::arrow::row::Row| {
+    let types: Vec<_> = arguments.iter().map(|argument| kind(argument.data_type())).collect();
+    let begun = Sha256::new_with_prefix(types.join("\n"));
+    let key = |row: Row| {
         let mut key = Key::default();
-        key.copy_from_slice(&Sha256::digest(row.data())[..16]);
+        key.copy_from_slice(&begun.clone().chain_update(row.data()).finalize()[..16]);
         key
     };
     Ok(rows.iter().map(key).collect())
 }
 
+/// The name of a type. Those that hold texts, or bytes, in several ways have one, as their rows have the same bytes.
+fn kind(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Dictionary(_, values) => kind(values),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::{AsArray, FixedSizeListArray, Float32Array, StringArray};
+    use datafusion::arrow::array::{AsArray, FixedSizeListArray, Float32Array, Int32Array, StringArray};
+    use datafusion::arrow::compute::cast;
     use datafusion::arrow::datatypes::{Field, Float32Type};
 
     use super::*;
@@ -123,6 +135,22 @@ mod tests {
 
     fn texts(texts: &[&str]) -> ArrayRef {
         Arc::new(StringArray::from(texts.to_vec()))
+    }
+
+    #[test]
+    fn the_same_bytes_of_another_type_are_another_row() {
+        let floats: ArrayRef = Arc::new(Float32Array::from(vec![1.0]));
+        let ints: ArrayRef = Arc::new(Int32Array::from(vec![1_065_353_216]));
+        let keys = |array: &ArrayRef| keys(std::slice::from_ref(array)).expect("keys");
+        assert_ne!(keys(&floats), keys(&ints));
+        let texts = texts(&["a", "b"]);
+        for other in [DataType::LargeUtf8, DataType::Utf8View, dictionary()] {
+            assert_eq!(keys(&texts), keys(&cast(&texts, &other).expect("texts")), "{other}");
+        }
+    }
+
+    fn dictionary() -> DataType {
+        DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8))
     }
 
     #[test]

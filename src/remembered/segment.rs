@@ -24,7 +24,7 @@ const HEADER: usize = 4 + 4 + 8 + 8;
 const ROW: usize = 16 + 4 + 8;
 
 /// Rows of a record, at most: a header that says more is none.
-const MOST_ROWS: u32 = 1 << 20;
+pub(super) const MOST_ROWS: usize = 1 << 20;
 
 /// Where a value is in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +35,33 @@ pub(super) struct Span {
     pub checksum: u64,
 }
 
+impl Span {
+    /// The place behind it.
+    pub(super) fn end(self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
+}
+
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
 }
 
 /// The bytes of a record of these rows.
-pub(super) fn record<'a>(rows: impl ExactSizeIterator<Item = (Key, &'a [u8])> + Clone) -> Vec<u8> {
-    let size: usize = rows.clone().map(|(_, value)| value.len()).sum();
+pub(super) fn record(rows: &[(Key, &[u8])]) -> Vec<u8> {
+    let size: usize = rows.iter().map(|(_, value)| value.len()).sum();
     let mut bytes = Vec::with_capacity(HEADER + rows.len() * ROW + size);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend((rows.len() as u32).to_le_bytes()); // a batch has fewer than 2^32
+    bytes.extend((rows.len() as u32).to_le_bytes()); // no more than MOST_ROWS
     bytes.extend((size as u64).to_le_bytes());
     bytes.extend([0; 8]);
-    for (key, value) in rows.clone() {
+    for (key, value) in rows {
         bytes.extend(key);
         bytes.extend((value.len() as u32).to_le_bytes()); // checked by the caller
         bytes.extend(checksum(value).to_le_bytes());
     }
     let sum = checksum_of_rows(&bytes);
     bytes[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
-    rows.for_each(|(_, value)| bytes.extend_from_slice(value));
+    rows.iter().for_each(|(_, value)| bytes.extend_from_slice(value));
     bytes
 }
 
@@ -78,7 +85,7 @@ pub(super) fn read_from(file: &mut File, start: u64, mut found: impl FnMut(Key, 
         let rows = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
         let size = number(&bytes[8..16]);
         let values = at + HEADER as u64 + u64::from(rows) * ROW as u64;
-        if &bytes[..4] != MAGIC || rows > MOST_ROWS || values.saturating_add(size) > end {
+        if &bytes[..4] != MAGIC || rows as usize > MOST_ROWS || values.saturating_add(size) > end {
             break;
         }
         bytes.resize(HEADER + rows as usize * ROW, 0);

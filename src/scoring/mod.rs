@@ -31,8 +31,8 @@ mod text;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion_predict_native::{Model, Signature, TensorSpec};
@@ -73,6 +73,10 @@ pub struct Predictor {
     /// The only number of rows that the model takes.
     fixed_batch: Option<usize>,
     batch_size: BatchSize,
+    /// Whether its runs need cores alone, and no device.
+    on_cpu: bool,
+    /// What it has scored before, with the folder and the limit for which that was opened.
+    remembered: Arc<Mutex<Option<Opened>>>,
     /// What a made-up row becomes where it takes words or pictures.
     make_up: Option<MakeUp>,
     health: Health,
@@ -82,6 +86,14 @@ pub struct Predictor {
     row_cost: Option<Duration>,
     /// What is unusual about the places of its rows, and about its first runs.
     notes: Vec<String>,
+}
+
+/// A store of what a model has scored, and how it was asked for.
+#[derive(Debug)]
+struct Opened {
+    folder: PathBuf,
+    limit: ByteSize,
+    remembered: Arc<Remembered>,
 }
 
 /// The engine that runs a model, and what it has made of it.
@@ -194,6 +206,11 @@ impl Predictor {
         self.runner.executable.device()
     }
 
+    /// Whether its runs need cores alone, and no device.
+    pub(crate) fn runs_on_cpu(&self) -> bool {
+        self.on_cpu
+    }
+
     /// Rows for the first run, unless the session says otherwise; later ones may have more or less.
     pub fn batch_size(&self) -> usize {
         self.batch_size.rows()
@@ -239,6 +256,10 @@ impl Predictor {
         if !independent && self.fixed_batch != Some(1) {
             return None;
         }
+        let mut last = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = last.as_ref().filter(|opened| opened.folder == folder && opened.limit == limit) {
+            return Some(opened.remembered.clone());
+        }
         let mut options = BTreeMap::from(self.options().clone());
         options.retain(|name, _| !["remember", "batch_size", "max_run"].contains(&name.as_str()));
         let features: Vec<_> = self.given_features().iter().map(|feature| (&feature.name, &feature.input)).collect();
@@ -249,7 +270,9 @@ impl Predictor {
             self.engine(),
             self.device()
         );
-        Some(Arc::new(Remembered::open(folder, &identity, self.call.returns(), limit.0)))
+        let remembered = Arc::new(Remembered::open(folder, &identity, self.call.returns(), limit.0));
+        *last = Some(Opened { folder: folder.to_owned(), limit, remembered: remembered.clone() });
+        Some(remembered)
     }
 
     /// What a user should know of how rows are scored, if anything.

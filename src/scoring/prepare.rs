@@ -204,6 +204,8 @@ impl Predictor {
             signature: Signature { inputs, outputs },
             runner,
             fixed_batch,
+            on_cpu,
+            remembered: Arc::default(),
             make_up: front.as_ref().map(Front::make_up),
             health,
             tensors,

@@ -90,9 +90,12 @@ impl Scorer<'_> {
         let mut start = 0;
         while start < rows {
             let count = batch_size.rows().next_multiple_of(fixed).min(rows - start);
-            let clock = std::time::Instant::now();
+            let (clock, remembered) = (std::time::Instant::now(), self.stats.remembered);
             scores.push(self.score_batch(all.slice(start, count))?);
-            batch_size.observe(count, clock.elapsed());
+            // Rows that were remembered say nothing of the model's speed.
+            if self.stats.remembered == remembered {
+                batch_size.observe(count, clock.elapsed());
+            }
             start += count;
         }
         match scores.as_slice() {
@@ -156,9 +159,12 @@ impl Scorer<'_> {
     pub(super) fn score_rows(&mut self, batch: &Batch) -> Result<ArrayRef> {
         let Some(remembered) = self.remembered.clone() else { return self.score_anew(batch) };
         let predictor = self.predictor;
+        if predictor.null_policy == NullPolicy::Error {
+            self.refuse_nulls(batch)?; // while rows have their numbers
+        }
         let recalled = predictor.in_arrow(remembered.recall(&batch.arguments, batch.rows))?;
-        self.stats.remembered += recalled.known.len();
         if recalled.unknown.is_empty() {
+            self.stats.remembered += recalled.known.len();
             return Ok(recalled.values);
         }
         if recalled.known.is_empty() {
@@ -167,6 +173,8 @@ impl Scorer<'_> {
             return Ok(scores);
         }
         let scores = self.score_anew(&predictor.in_arrow(batch.at(&recalled.unknown))?)?;
+        // Only now: a batch that fails is scored again in parts.
+        self.stats.remembered += recalled.known.len();
         predictor.in_arrow(remembered.keep(&recalled, &scores))?;
         let mut place = vec![0; batch.rows];
         let rows = recalled.known.iter().chain(recalled.unknown.values());
@@ -178,6 +186,10 @@ impl Scorer<'_> {
     /// One batch, after the NULL policy.
     fn score_anew(&mut self, batch: &Batch) -> Result<ArrayRef> {
         let Predictor { call, null_policy, .. } = self.predictor;
+        if *null_policy == NullPolicy::Error {
+            self.refuse_nulls(batch)?;
+            return self.score_groups(batch);
+        }
         let kept = rows_without_nulls(&batch.arguments, |argument, column| match null_policy {
             // A float may be NaN, in a list too; a list may not.
             NullPolicy::Nan if call.encoder().has_nan(argument) => {
@@ -187,9 +199,6 @@ impl Scorer<'_> {
             _ => row_nulls(column),
         });
         let Some(kept) = kept else { return self.score_groups(batch) };
-        if *null_policy == NullPolicy::Error {
-            return Err(self.null_found(batch, kept));
-        }
         if kept.is_empty() {
             return Ok(new_null_array(call.returns(), batch.rows));
         }
@@ -197,20 +206,21 @@ impl Scorer<'_> {
         self.predictor.in_arrow(scatter(&scores, &kept, batch.rows))
     }
 
-    /// The error for a NULL where none is allowed; `kept` are the rows without.
-    fn null_found(&self, batch: &Batch, kept: UInt64Array) -> crate::error::Error {
-        let null =
-            |argument: &ArrayRef| rows_without_nulls(std::slice::from_ref(argument), |_, column| row_nulls(column));
-        let found = batch.arguments.iter().map(null).enumerate().find_map(|(i, kept)| kept.map(|kept| (i, kept)));
-        let (argument, kept) = found.unwrap_or((0, kept));
-        let row = (0..batch.rows as u64).find(|row| kept.values().binary_search(row).is_err()).unwrap_or(0);
-        error!(
-            UnscorableRow,
-            "model '{}': {} is NULL in row {} of a batch (option on_null 'error')",
-            self.predictor.label(),
-            self.predictor.call.argument(argument),
-            row + 1
-        )
+    /// The error for a NULL, where none is allowed.
+    fn refuse_nulls(&self, batch: &Batch) -> Result<()> {
+        for (argument, column) in batch.arguments.iter().enumerate() {
+            let kept = rows_without_nulls(std::slice::from_ref(column), |_, column| row_nulls(column));
+            let Some(kept) = kept else { continue };
+            let row = (0..batch.rows as u64).find(|row| kept.values().binary_search(row).is_err()).unwrap_or(0);
+            return Err(error!(
+                UnscorableRow,
+                "model '{}': {} is NULL in row {} of a batch (option on_null 'error')",
+                self.predictor.label(),
+                self.predictor.call.argument(argument),
+                row + 1
+            ));
+        }
+        Ok(())
     }
 
     /// One run, or several where lists differ in length, or rows in what those of one run share.
