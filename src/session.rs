@@ -60,7 +60,10 @@ impl PredictExt for SessionStateBuilder {
 
         let resolver: Arc<dyn ModelResolver> = Arc::new(CatalogResolver::new(runtime.clone()));
         self.scalar_functions().get_or_insert_default().extend(all_functions(&resolver));
-        self.scalar_functions().get_or_insert_default().extend(read_blob_functions());
+        let has_files = runtime.registry().has_file_functions();
+        if has_files {
+            self.scalar_functions().get_or_insert_default().extend(read_blob_functions());
+        }
         self.aggregate_functions().get_or_insert_default().push(vector_avg());
         if first {
             let planners: [Arc<dyn RelationPlanner>; 2] = [Arc::new(MlPredictPlanner), Arc::new(MlComparePlanner)];
@@ -71,8 +74,10 @@ impl PredictExt for SessionStateBuilder {
         let output = Arc::new(JobOutputFunction::new(runtime.clone()));
         let output = Arc::new(TableFunction::new(JobOutputFunction::NAME.to_owned(), output));
         self.table_functions().get_or_insert_default().insert(JobOutputFunction::NAME.to_owned(), output);
-        let files = Arc::new(TableFunction::new(FilesFunction::NAME.to_owned(), Arc::new(FilesFunction)));
-        self.table_functions().get_or_insert_default().entry(FilesFunction::NAME.to_owned()).or_insert(files);
+        if has_files {
+            let files = Arc::new(TableFunction::new(FilesFunction::NAME.to_owned(), Arc::new(FilesFunction)));
+            self.table_functions().get_or_insert_default().entry(FilesFunction::NAME.to_owned()).or_insert(files);
+        }
         add_tables(&mut self, &runtime);
 
         add_analyzer_rules(self.analyzer().get_or_insert_with(Analyzer::new));

@@ -26,7 +26,7 @@ const PLANS: &str = "DATAFUSION_PREDICT_TEST_PLANS";
 
 async fn session(catalog: &Path) -> (SessionContext, PredictCodec) {
     let catalog = ObjectStoreCatalog::open(catalog.to_str().expect("a path")).await.expect("a catalog");
-    let runtime = Arc::new(PredictRuntime::builder().with_catalog(Arc::new(catalog)).build());
+    let runtime = Arc::new(PredictRuntime::builder().with_file_functions().with_catalog(Arc::new(catalog)).build());
     let config = SessionConfig::new().with_target_partitions(2).with_information_schema(true);
     let codec = PredictCodec::new(runtime.clone());
     (SessionContext::new_with_config(config).with_predict(runtime), codec)

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float32Type};
+use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
 use datafusion::prelude::SessionContext;
+use datafusion_predict::{PredictExt, PredictRuntime};
 use serde::Deserialize;
 use statements::{error, session, sql};
 
@@ -162,7 +163,7 @@ async fn a_damaged_picture_is_its_own_rows_error() {
     ];
     register(&context, rows, &DataType::Binary);
     let problem = error(&context, "SELECT predict('m', picture) FROM t").await;
-    assert!(problem.contains("model 'm': an image of 750 bytes in row 2 of a batch is a damaged jpeg"), "{problem}");
+    assert!(problem.contains("model 'm': an image of 750 bytes is a damaged jpeg"), "{problem}");
     let scored =
         sql(&context, "SELECT try_predict('m', picture) IS NOT NULL, predict_error('m', picture) FROM t").await;
     let scored: Vec<_> = scored
@@ -210,4 +211,75 @@ async fn what_does_not_fit_is_said_when_the_model_is_created() {
     sql(&context, &format!("CREATE MODEL m FROM '{FOLDER}/classifier'")).await;
     let problem = error(&context, "SELECT classify('m', 'words')").await;
     assert!(problem.contains("argument 1 ('image'): expected Binary, found Utf8"), "{problem}");
+}
+
+/// A folder with a graph that takes pictures of any size, and with `preprocessor` beside it.
+fn folder(preprocessor: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(format!("{FOLDER}/free.onnx"), folder.path().join("model.onnx")).expect("a copy");
+    std::fs::write(folder.path().join("preprocessor_config.json"), preprocessor).expect("a file");
+    folder
+}
+
+#[tokio::test]
+async fn the_file_beside_the_model_is_followed_or_refused() {
+    let context = session(1);
+    // Cut, and not resized; stretched, also to another size.
+    let followed = [
+        (r#"{"do_resize": false, "do_center_crop": true, "crop_size": {"height": 8, "width": 12}}"#, "resize none", ""),
+        (r#"{"size": {"height": 99, "width": 99}}"#, "resize exact", "image_size '8x12', "),
+    ];
+    let cases = expected().pixels;
+    for (preprocessor, same, options) in followed {
+        let folder = folder(preprocessor);
+        let path = folder.path().display();
+        sql(&context, &format!("CREATE OR REPLACE MODEL m FROM '{path}' OPTIONS ({options}layout NCHW, scale 1)"))
+            .await;
+        register(&context, vec![Some(file("photo.jpg"))], &DataType::Binary);
+        let found = lists(&sql(&context, "SELECT predict('m', picture) FROM t").await).remove(0);
+        let case = cases.iter().find(|case| case.file == "photo.jpg" && case.options == same).expect("a case");
+        assert_eq!(found.len(), case.pixels.len(), "{preprocessor}");
+        assert!(found.iter().zip(&case.pixels).all(|(a, b)| (a - f32::from(*b)).abs() <= 2.0), "{preprocessor}");
+    }
+    let refused = [
+        (r#"{"size": 0}"#, "'size' of its preprocessor_config.json is 0 x 0 pixels"),
+        (r#"{"size": {"height": 4294967296, "width": 4294967296}}"#, "expected 1 to 8192 on a side"),
+        (r#"{"size": {"shortest_edge": 64, "longest_edge": 80}, "do_pad": true}"#, "asks for 'do_pad'"),
+        (r#"{"size": {"longest_edge": 80}}"#, "each to another size"),
+        (r#"{"size": 8, "image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}"#, "'crop_pct' of its"),
+        (r#"{"size": 8, "crop_pct": 0.9}"#, "asks for 'crop_pct'"),
+        (r#"{"size": 8, "image_mean": [0, 0, 0], "image_std": [0, 1, 1]}"#, "'image_std' of its"),
+        (r#"{"size": 8"#, "is no JSON"),
+    ];
+    for (preprocessor, problem) in refused {
+        let folder = folder(preprocessor);
+        let create = format!("CREATE MODEL other FROM '{}' OPTIONS (layout NCHW)", folder.path().display());
+        let found = error(&context, &create).await;
+        assert!(found.contains(problem), "{preprocessor}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn files_are_found_and_read_by_any_name_where_an_app_allows_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = ["a b.txt", "a%20b.txt", "a#c.txt", "a?b.txt", "ä.txt", "[x].txt"];
+    for name in names {
+        std::fs::write(folder.path().join(name), name).expect("a file");
+    }
+    let path = folder.path().display();
+    let refused = error(&session(1), &format!("SELECT * FROM files('{path}/*.txt')")).await;
+    assert!(refused.contains("files"), "{refused}");
+
+    let runtime = PredictRuntime::builder().with_file_functions().build();
+    let context = SessionContext::new().with_predict(Arc::new(runtime));
+    for pattern in [format!("{path}/*.txt"), format!("{path}/"), format!("file://{path}/*.txt")] {
+        let query = format!(
+            "SELECT count(*) FROM files('{pattern}') WHERE content = read_blob(path) AND arrow_cast(content, 'Utf8') IN ('{}')",
+            names.join("', '")
+        );
+        let count = sql(&context, &query).await;
+        assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), names.len() as i64, "{pattern}");
+    }
+    let one = sql(&context, &format!("SELECT arrow_cast(content, 'Utf8') FROM files('{path}/[x].txt')")).await;
+    assert_eq!(one[0].column(0).as_string::<i32>().value(0), "[x].txt");
 }

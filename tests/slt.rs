@@ -41,7 +41,10 @@ impl AsyncDB for Session {
 impl Session {
     fn new() -> Self {
         let config = SessionConfig::new().with_target_partitions(2).with_information_schema(true);
-        Self(SessionContext::new_with_config(config).with_predict(Arc::new(PredictRuntime::default())))
+        Self(
+            SessionContext::new_with_config(config)
+                .with_predict(Arc::new(PredictRuntime::builder().with_file_functions().build())),
+        )
     }
 
     async fn query(&self, sql: &str) -> Result<DFOutput, DataFusionError> {

@@ -84,6 +84,7 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     let interactive = args.action.is_none() && sources.is_empty() && std::io::stdin().is_terminal();
     let sql_on_stdin = sources.is_empty() || sources.iter().any(Source::is_stdin);
     let mut predict = PredictRuntime::builder()
+        .with_file_functions()
         .with_model_memory(args.model_memory.0)
         .with_cache_size(args.cache_size.0)
         .with_download_limit(args.download_limit.0);

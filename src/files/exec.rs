@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 use url::Url;
 
-use super::content::{self, BATCH};
+use super::content::{self, BATCH, OpenFile};
 use super::place::{self, Place};
 use super::table::{CONTENT, FoundFile, known_column};
 use crate::config::PredictConfig;
@@ -115,12 +115,13 @@ impl ExecutionPlan for FilesExec {
                 let files = &files[rows];
                 let contents: Vec<Option<Bytes>> = match store {
                     Some(store) => {
-                        let read = |file: &FoundFile| {
+                        let open = |file: &FoundFile| {
                             let place = Place { store: store.clone(), path: file.location.clone() };
                             let path = file.path.clone();
-                            async move { content::content(&path, &place, largest).await.map(Some) }
+                            async move { OpenFile::open(path, &place, largest).await }
                         };
-                        content::in_order(files, read).try_collect().await?
+                        let opened = content::in_order(files, open);
+                        opened.and_then(|file| async { file.content().await.map(Some) }).try_collect().await?
                     }
                     None => vec![],
                 };

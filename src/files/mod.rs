@@ -17,7 +17,7 @@ mod table;
 pub(crate) use exec::FilesExec;
 #[cfg(feature = "proto")]
 pub(crate) use read_blob::ReadBlobExec;
-pub(crate) use read_blob::{PlanReadBlob, read_blob_functions};
+pub(crate) use read_blob::{PlanReadBlob, read_blob_functions, waiting_for};
 pub(crate) use table::FilesFunction;
 #[cfg(feature = "proto")]
 pub(crate) use table::{Files, FoundFile, schema};

@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use url::{Position, Url};
 
-use crate::error::{Result, error};
+use crate::error::{Result, bail, error};
 use crate::storage::{StorageOptions, open_store, redacted};
 
 /// A file of a store.
@@ -33,6 +33,13 @@ pub(super) fn place(uri: &str, environment: &RuntimeEnv) -> Result<Place> {
         return Ok(Place { store: local(environment)?, path });
     }
     let url = Url::parse(uri).map_err(|cause| unusable().with_source(cause))?;
+    if url.query().is_some() || url.fragment().is_some() || url.password().is_some() {
+        bail!(
+            Unreadable,
+            "'{}' names no file: '?' and '#' in a name are written %3F and %23, and credentials belong into the environment",
+            redacted(uri)
+        );
+    }
     let path = Path::from_url_path(url.path()).map_err(|cause| unusable().with_source(cause))?;
     Ok(Place { store: store(&url, environment)?, path })
 }

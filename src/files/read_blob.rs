@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::compute::{cast, nullif};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::cast::as_boolean_array;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result as DFResult, exec_err, internal_err, plan_err};
+use datafusion::common::{Result as DFResult, exec_err, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
@@ -29,10 +30,10 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, stream};
 
-use super::content::{self, BATCH};
+use super::content::{self, BATCH, OpenFile};
 use super::place::place;
 use crate::config::PredictConfig;
-use crate::error::Error;
+use crate::error::{Error, error};
 
 /// The functions: `read_blob`, and `try_read_blob`, which gives NULL for what can't be read.
 pub(crate) fn read_blob_functions() -> [Arc<ScalarUDF>; 2] {
@@ -116,20 +117,32 @@ impl PhysicalOptimizerRule for PlanReadBlob {
             let Some(node) = plan.downcast_ref::<AsyncFuncExec>() else { return Ok(Transformed::no(plan)) };
             #[expect(deprecated, reason = "there is no other way to see what the node computes")]
             let calls = node.async_exprs();
-            if !calls.iter().all(|call| tries(&call.func).is_some()) {
+            if !calls.iter().any(|call| tries(&call.func).is_some()) {
                 return Ok(Transformed::no(plan));
             }
-            let mut input = node.input().clone();
-            for call in calls {
-                input = Arc::new(ReadBlobExec::new(input, call.clone())?);
-            }
-            Ok(Transformed::yes(input))
+            Ok(Transformed::yes(waiting_for(calls, node.input().clone(), None)?))
         })
         .and_then(|transformed| {
             transformed.data.apply(refuse_others)?;
             Ok(transformed.data)
         })
     }
+}
+
+/// `input` with a column for each of `calls`, which wait for something: a node of ours for those that read a file, for the rows alone for
+/// which `condition` is true; DataFusion's for the others.
+pub(crate) fn waiting_for(
+    calls: &[Arc<AsyncFuncExpr>],
+    mut input: Arc<dyn ExecutionPlan>,
+    condition: Option<&Arc<dyn PhysicalExpr>>,
+) -> DFResult<Arc<dyn ExecutionPlan>> {
+    for call in calls {
+        input = match tries(&call.func) {
+            Some(_) => Arc::new(ReadBlobExec::new(input, call.clone())?.with_condition(condition.cloned())),
+            None => Arc::new(AsyncFuncExec::try_new(vec![call.clone()], input)?),
+        };
+    }
+    Ok(input)
 }
 
 /// Refuses a call in a node that can't wait for a file, which DataFusion says only when the query runs, and as a fault of its own.
@@ -140,9 +153,11 @@ fn refuse_others(plan: &Arc<dyn ExecutionPlan>) -> DFResult<TreeNodeRecursion> {
     plan.apply_expressions(&mut |expr| {
         expr.apply(|expr| match tries(expr) {
             None => Ok(TreeNodeRecursion::Continue),
-            Some(_) => plan_err!(
+            Some(_) => Err(error!(
+                InvalidStatement,
                 "{expr} is called where no file can be read: call it in the SELECT list of a subquery, and name its column here"
-            ),
+            )
+            .into()),
         })
     })?;
     Ok(TreeNodeRecursion::Continue)
@@ -166,6 +181,8 @@ pub(crate) struct ReadBlobExec {
     call: Arc<AsyncFuncExpr>,
     /// Whether a file that can't be read is NULL.
     tries: bool,
+    /// For which rows a file is read; it is NULL for the others.
+    condition: Option<Arc<dyn PhysicalExpr>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -188,7 +205,19 @@ impl ReadBlobExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Ok(Self { input, call, tries, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(Self { input, call, tries, condition: None, properties: Arc::new(properties), metrics })
+    }
+
+    /// The same, which reads files for the rows alone for which `condition` is true.
+    pub(crate) fn with_condition(self, condition: Option<Arc<dyn PhysicalExpr>>) -> Self {
+        Self { condition, ..self }
+    }
+
+    /// For which rows a file is read.
+    #[cfg(feature = "proto")]
+    pub(crate) fn condition(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+        self.condition.as_ref()
     }
 
     /// The call, with the name of the column that it becomes.
@@ -197,17 +226,34 @@ impl ReadBlobExec {
         &self.call
     }
 
-    /// The texts that name the files of a batch.
-    fn uris(call: &AsyncFuncExpr, batch: &RecordBatch) -> DFResult<ArrayRef> {
+    /// The texts that name the files of a batch; NULL where no file is to be read.
+    fn uris(
+        call: &AsyncFuncExpr,
+        condition: Option<&Arc<dyn PhysicalExpr>>,
+        batch: &RecordBatch,
+    ) -> DFResult<ArrayRef> {
         let argument = call.func.downcast_ref::<ScalarFunctionExpr>().and_then(|function| function.args().first());
         let Some(argument) = argument else { return internal_err!("read_blob has one argument") };
-        Ok(cast(&argument.evaluate(batch)?.into_array(batch.num_rows())?, &DataType::Utf8View)?)
+        let Some(condition) = condition else {
+            let uris = argument.evaluate(batch)?.into_array(batch.num_rows())?;
+            return Ok(cast(&uris, &DataType::Utf8View)?);
+        };
+        let wanted = condition.evaluate(batch)?.into_array(batch.num_rows())?;
+        // The argument of a row that is not wanted may be one that can't be computed.
+        let uris = argument.evaluate_selection(batch, as_boolean_array(&wanted)?)?.into_array(batch.num_rows())?;
+        Ok(nullif(&cast(&uris, &DataType::Utf8View)?, &is_not_true(as_boolean_array(&wanted)?)?)?)
     }
+}
+
+/// Whether each of `values` is false or NULL.
+fn is_not_true(values: &BooleanArray) -> DFResult<BooleanArray> {
+    Ok(values.iter().map(|value| Some(value != Some(true))).collect())
 }
 
 impl DisplayAs for ReadBlobExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadBlobExec: {}", self.call.func)
+        write!(f, "ReadBlobExec: {}", self.call.func)?;
+        self.condition.iter().try_for_each(|condition| write!(f, ", where={condition}"))
     }
 }
 
@@ -228,7 +274,10 @@ impl ExecutionPlan for ReadBlobExec {
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DFResult<TreeNodeRecursion>,
     ) -> DFResult<TreeNodeRecursion> {
-        f(&self.call.func)
+        match f(&self.call.func)? {
+            TreeNodeRecursion::Continue => self.condition.iter().try_fold(TreeNodeRecursion::Continue, |_, it| f(it)),
+            other => Ok(other),
+        }
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
@@ -244,7 +293,9 @@ impl ExecutionPlan for ReadBlobExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DFResult<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(input), None) => Ok(Arc::new(Self::new(input, self.call.clone())?)),
+            (Some(input), None) => {
+                Ok(Arc::new(Self::new(input, self.call.clone())?.with_condition(self.condition.clone())))
+            }
             _ => internal_err!("ReadBlobExec has one input"),
         }
     }
@@ -252,28 +303,29 @@ impl ExecutionPlan for ReadBlobExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DFResult<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context.clone())?;
         let (schema, call, tries) = (self.schema(), self.call.clone(), self.tries);
+        let condition = self.condition.clone();
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let largest = PredictConfig::of(context.session_config().options()).largest_blob.0;
         let environment = context.runtime_env();
         let batches = input.map(move |batch| {
             let (schema, environment, metrics) = (schema.clone(), environment.clone(), metrics.clone());
-            let batch = batch.and_then(|batch| Ok((Self::uris(&call, &batch)?, batch)));
+            let batch = batch.and_then(|batch| Ok((Self::uris(&call, condition.as_ref(), &batch)?, batch)));
             match batch {
                 Err(error) => stream::iter([Err(error)]).left_stream(),
                 Ok((uris, batch)) => {
                     let uris = uris.as_string_view();
                     let uris: Vec<_> =
                         (0..uris.len()).map(|row| (!uris.is_null(row)).then(|| uris.value(row).to_owned())).collect();
-                    let read = move |uri: Option<String>| {
+                    let open = move |uri: Option<String>| {
                         let environment = environment.clone();
                         async move {
                             let Some(uri) = uri else { return Ok(None) };
                             let place = place(&uri, &environment)?;
-                            content::content(&uri, &place, largest).await.map(Some)
+                            OpenFile::open(uri, &place, largest).await.map(Some)
                         }
                     };
-                    let contents = content::in_order(uris, read).boxed();
-                    in_batches(batch, contents, schema, tries, metrics).right_stream()
+                    let files = content::in_order(uris, open).boxed();
+                    in_batches(batch, files, schema, tries, metrics).right_stream()
                 }
             }
         });
@@ -288,24 +340,29 @@ impl ExecutionPlan for ReadBlobExec {
 /// The rows of `batch` with their contents, as batches that have bytes enough.
 fn in_batches(
     batch: RecordBatch,
-    contents: stream::BoxStream<'static, Result<Option<Bytes>, Error>>,
+    files: stream::BoxStream<'static, Result<Option<OpenFile>, Error>>,
     schema: SchemaRef,
     tries: bool,
     metrics: BaselineMetrics,
 ) -> impl futures::Stream<Item = DFResult<RecordBatch>> {
-    stream::try_unfold((contents, 0), move |(mut contents, first)| {
+    stream::try_unfold((files, 0), move |(mut files, first)| {
         let (batch, schema, metrics) = (batch.clone(), schema.clone(), metrics.clone());
         async move {
             let (mut these, mut bytes) = (vec![], 0);
             while bytes < BATCH {
-                match contents.next().await {
-                    None => break,
-                    Some(Ok(content)) => {
+                let Some(file) = files.next().await else { break };
+                let content = match file {
+                    Ok(Some(file)) => file.content().await.map(Some),
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                };
+                match content {
+                    Ok(content) => {
                         bytes += content.as_ref().map_or(0, Bytes::len);
                         these.push(content);
                     }
-                    Some(Err(_)) if tries => these.push(None),
-                    Some(Err(error)) => return Err(error.into()),
+                    Err(_) if tries => these.push(None),
+                    Err(error) => return Err(error.into()),
                 }
             }
             if these.is_empty() {
@@ -315,7 +372,7 @@ fn in_batches(
             let mut columns = batch.slice(first, rows).columns().to_vec();
             columns.push(content::column(these)?);
             let batch = RecordBatch::try_new(schema, columns)?.record_output(&metrics);
-            Ok(Some((batch, (contents, first + rows))))
+            Ok(Some((batch, (files, first + rows))))
         }
     })
 }

@@ -8,13 +8,14 @@ use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, T
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableFunctionImpl, TableProvider};
 use datafusion::common::cast::as_boolean_array;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result as DFResult, ScalarValue, plan_err};
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
-use glob::MatchOptions;
+use glob::{MatchOptions, Pattern};
 use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
@@ -102,13 +103,13 @@ impl TableProvider for Files {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DFResult<Vec<TableProviderFilterPushDown>> {
         let known = |filter: &&Expr| {
             let reads = filter.column_refs().iter().any(|column| column.name() == CONTENT);
-            if reads || filter.is_volatile() {
+            Ok(if reads || !is_computed_while_planning(filter)? {
                 TableProviderFilterPushDown::Unsupported
             } else {
                 TableProviderFilterPushDown::Exact
-            }
+            })
         };
-        Ok(filters.iter().map(known).collect())
+        filters.iter().map(known).collect()
     }
 
     async fn scan(
@@ -137,6 +138,18 @@ impl TableProvider for Files {
         let partitions = files.chunks(each).map(Arc::from).collect();
         Ok(Arc::new(FilesExec::new(store, partitions, schema)))
     }
+}
+
+/// Whether a condition is made of operators and of functions that depend on their arguments alone, which models and files are none of.
+fn is_computed_while_planning(condition: &Expr) -> DFResult<bool> {
+    let waits = condition.exists(|expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..) => true,
+            _ => false,
+        })
+    })?;
+    Ok(!waits)
 }
 
 /// All columns of `files`; of the contents, which nothing reads here, no bytes.
@@ -182,6 +195,7 @@ async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
     };
     let url = match url {
         Some(url) => ListingTableUrl::try_new(url, None)?,
+        None if is_url => url_of(pattern)?,
         None => ListingTableUrl::parse(pattern)?,
     };
     let store_url = url.get_url().clone();
@@ -217,7 +231,12 @@ async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
     let here = std::env::current_dir().ok().filter(|_| !is_url && !Path::new(pattern).is_absolute());
     let name = |location: &object_store::path::Path| {
         if is_url {
-            return format!("{}{location}", url.object_store().as_str());
+            // What a URL gives a meaning to is written as it stands for itself.
+            let mut named = store_url.clone();
+            named.set_path(&format!("/{}", location.as_ref().replace('%', "%25")));
+            named.set_query(None);
+            named.set_fragment(None);
+            return named.to_string();
         }
         let path = format!("/{location}");
         let inside = here.as_ref().and_then(|here| Path::new(&path).strip_prefix(here).ok());
@@ -234,6 +253,19 @@ async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
         .collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Found { store: store_url, files })
+}
+
+/// A URL that may end in a pattern: DataFusion knows patterns in paths alone.
+fn url_of(text: &str) -> DFResult<ListingTableUrl> {
+    let wrong = |cause: String| error!(Unreadable, "'{}' names no files: {cause}", redacted(text));
+    let start = text.find(['*', '?', '[']).map(|place| text[..place].rfind('/').map_or(0, |slash| slash + 1));
+    let (folder, pattern) = text.split_at(start.unwrap_or(text.len()));
+    let url = Url::parse(folder).map_err(|cause| wrong(cause.to_string()))?;
+    let pattern = match pattern {
+        "" => None,
+        pattern => Some(Pattern::new(pattern).map_err(|cause| wrong(cause.to_string()))?),
+    };
+    ListingTableUrl::try_new(url, pattern)
 }
 
 /// Whether a file below what `url` lists is one that it names.

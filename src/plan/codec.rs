@@ -169,7 +169,10 @@ impl PhysicalExtensionCodec for PredictCodec {
             node_message::Kind::Files(files_message(files))
         } else if let Some(read) = node.downcast_ref::<ReadBlobExec>() {
             let call = serialize_physical_expr_with_converter(&read.call().func, self, converter)?;
-            node_message::Kind::ReadBlob(ReadBlobMessage { name: read.call().name().to_owned(), call: Some(call) })
+            let expr = |expr| serialize_physical_expr_with_converter(expr, self, converter);
+            let condition = read.condition().map(expr).transpose()?;
+            let name = read.call().name().to_owned();
+            node_message::Kind::ReadBlob(ReadBlobMessage { name, call: Some(call), condition })
         } else if let Some(load) = node.downcast_ref::<LoadModelsExec>() {
             let models = load.models().iter().map(|model| model.handle().to_json());
             let models = models.collect::<crate::error::Result<_>>()?;
@@ -198,7 +201,11 @@ impl PhysicalExtensionCodec for PredictCodec {
                 let call = message.call.as_ref().ok_or_else(incomplete)?;
                 let call = parse_physical_expr_with_converter(call, &input.schema(), &decoding, converter)?;
                 let call = AsyncFuncExpr::try_new(message.name, call, &input.schema())?;
-                Ok(Arc::new(ReadBlobExec::new(input.clone(), Arc::new(call))?))
+                let condition = message.condition.as_ref();
+                let condition = condition
+                    .map(|expr| parse_physical_expr_with_converter(expr, &input.schema(), &decoding, converter))
+                    .transpose()?;
+                Ok(Arc::new(ReadBlobExec::new(input.clone(), Arc::new(call))?.with_condition(condition)))
             }
             (node_message::Kind::Predict(message), [input]) => {
                 let schema: SchemaRef = input.schema();
@@ -490,6 +497,9 @@ struct ReadBlobMessage {
     name: String,
     #[prost(message, optional, tag = "2")]
     call: Option<PhysicalExprNode>,
+    /// For which rows a file is read.
+    #[prost(message, optional, tag = "3")]
+    condition: Option<PhysicalExprNode>,
 }
 
 /// A table of files.

@@ -13,8 +13,9 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, WriteOp};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::async_func::{AsyncFuncExec, AsyncMapper};
+use datafusion::physical_plan::async_func::AsyncMapper;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion_predict_udfs::ModelFunction;
@@ -22,6 +23,7 @@ use datafusion_predict_udfs::ModelFunction;
 use super::hidden::hide;
 use super::{Predict, PredictExec, dml};
 use crate::config::PredictConfig;
+use crate::files::waiting_for;
 use crate::registry::RegisteredModel;
 
 /// Plans [`Predict`] nodes. Give it to a planner of your own if you have one.
@@ -99,7 +101,15 @@ fn with_waiting_calls(
     let read = |expr: Arc<dyn PhysicalExpr>| expr.transform_up(|expr| Ok(calls.map_expr(expr))).map(|read| read.data);
     let features = features.into_iter().map(read).collect::<Result<_>>()?;
     let condition = condition.map(read).transpose()?;
-    Ok(Waiting { input: Arc::new(AsyncFuncExec::try_new(calls.async_exprs, input)?), features, condition })
+    // What is lazy stays lazy: no file is read for a row that is not scored. The condition itself may have to wait.
+    let lazy = condition.as_ref().filter(|condition| is_over(condition, schema.fields().len()));
+    let input = waiting_for(&calls.async_exprs, input, lazy)?;
+    Ok(Waiting { input, features, condition })
+}
+
+/// Whether `expr` reads none but the first `columns` columns.
+fn is_over(expr: &Arc<dyn PhysicalExpr>, columns: usize) -> bool {
+    collect_columns(expr).iter().all(|column| column.index() < columns)
 }
 
 /// A query planner that knows [`Predict`] nodes, and leaves everything else to the one that was there before.

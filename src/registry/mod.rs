@@ -55,6 +55,8 @@ pub(crate) struct Limits {
     pub download_limit: ByteSize,
     /// The folder for what is fetched, if one was named.
     pub cache_folder: Option<PathBuf>,
+    /// Whether queries may read files by functions.
+    pub file_functions: bool,
 }
 
 impl Default for Limits {
@@ -64,6 +66,7 @@ impl Default for Limits {
             cache_size: ByteSize(10 << 30),
             download_limit: ByteSize(8 << 30),
             cache_folder: None,
+            file_functions: false,
         }
     }
 }
@@ -124,6 +127,11 @@ impl ModelRegistry {
         let mut cache = DiskCache::new(cache_folder, cache_size.0, largest);
         cache.downloads = self.downloads.clone();
         cache
+    }
+
+    /// Whether queries may read files by functions.
+    pub(crate) fn has_file_functions(&self) -> bool {
+        self.limits.file_functions
     }
 
     /// The files that are being fetched.

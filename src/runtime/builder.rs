@@ -81,6 +81,13 @@ impl PredictRuntimeBuilder {
         self
     }
 
+    /// Lets queries read files by `files`, `read_blob` and `try_read_blob`: any that this process can read, and those of object stores
+    /// with its credentials. An app whose users write queries may not want that, so they are not there unless it is called.
+    pub fn with_file_functions(mut self) -> Self {
+        self.limits.file_functions = true;
+        self
+    }
+
     /// The runtime. Models are run by the engines that were added, else by our own where it can, else by ONNX Runtime.
     pub fn build(self) -> PredictRuntime {
         let cores = Arc::new(CoreBudget::default());
