@@ -71,9 +71,10 @@ texts: runtime ## real sentence encoders, against Python text by text, and how f
 	"$(CACHE)/venv-texts/bin/python" -B tests/texts/check.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
 	"$(CACHE)/venv-texts/bin/python" -B benches/texts.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" "$(CACHE)/texts/minilm"
 
-images: runtime ## how fast images are scored from their files
+images: runtime ## real models of images, against Pillow and onnxruntime picture by picture, and how fast
 	. benches/environment.sh && environment texts tests/texts/requirements.txt
 	cargo build --workspace --release
+	"$(CACHE)/venv-texts/bin/python" -B tests/images/check.py "$(CARGO_TARGET_DIR)/release/datafusion-predict"
 	"$(CACHE)/venv-texts/bin/python" -B benches/images.py "$(CARGO_TARGET_DIR)/release/datafusion-predict" \
 	    "$$("$(CACHE)/venv-texts/bin/python" -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')"
 

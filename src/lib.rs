@@ -39,6 +39,8 @@ mod engine;
 mod error;
 mod fetch;
 mod files;
+#[cfg(feature = "images")]
+mod functions;
 mod job;
 mod optimizer;
 mod plan;

@@ -60,6 +60,8 @@ impl PredictExt for SessionStateBuilder {
 
         let resolver: Arc<dyn ModelResolver> = Arc::new(CatalogResolver::new(runtime.clone()));
         self.scalar_functions().get_or_insert_default().extend(all_functions(&resolver));
+        #[cfg(feature = "images")]
+        self.scalar_functions().get_or_insert_default().push(crate::functions::image_info());
         let has_files = runtime.registry().has_file_functions();
         if has_files {
             self.scalar_functions().get_or_insert_default().extend(read_blob_functions());

@@ -26,6 +26,7 @@ const CRATES: [Crate; 3] = [
             "optimizer",
             "plan",
             "files",
+            "functions",
             "runtime",
             "registry",
             "scoring",
@@ -54,6 +55,7 @@ const CRATES: [Crate; 3] = [
         layers: &[
             "register",
             "vectors",
+            "tokens",
             "bind",
             "predict",
             "purpose",

@@ -16,6 +16,8 @@ mod outputs;
 mod text;
 
 pub use bytes::BytesTaken;
+#[cfg(feature = "images")]
+pub(crate) use image::ImageInfo;
 pub(crate) use image::{Channels, Fit, ImagePreparation, Resample, Size, made_up_image};
 pub(crate) use inputs::{ArgumentError, InputEncoder, element_tensor, is_list_like};
 pub(crate) use lists::{BytesFit, as_lists};

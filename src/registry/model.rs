@@ -8,7 +8,7 @@ use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result as DFResult;
 use datafusion::config::ConfigOptions;
-use datafusion_predict_udfs::{OnFailure, ScoringModel};
+use datafusion_predict_udfs::{OnFailure, ScoringModel, Tokenizer};
 
 use super::totals::Totals;
 use super::{ModelRegistry, planning};
@@ -85,6 +85,20 @@ impl RegisteredModel {
         predictor.remembered(&self.registry.cache().remembered(), limit, independent)
     }
 
+    /// The loaded model, for which this thread waits if it is not loaded.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::load`], and a query that is only planned.
+    fn at_work(&self) -> Result<Arc<Predictor>> {
+        if planning::is_under_way() {
+            bail!(NotLoaded, "model '{}' is not called while a query is planned", self.handle.label());
+        }
+        match self.loaded() {
+            Some(predictor) => Ok(predictor),
+            None => self.registry.load_blocking(&self.handle),
+        }
+    }
+
     /// The loaded model; loaded first if it is not.
     ///
     /// # Errors
@@ -133,6 +147,18 @@ impl ScoringModel for RegisteredModel {
         self.handle.provenance()
     }
 
+    fn tokenizer(&self) -> DFResult<Arc<dyn Tokenizer>> {
+        let tokenizer = || -> Result<Arc<dyn Tokenizer>> {
+            match self.at_work()?.tokenizer() {
+                Some(tokenizer) => Ok(tokenizer.clone()),
+                None => {
+                    bail!(InvalidArguments, "model '{}' takes no texts, so it has no tokens", self.handle.label())
+                }
+            }
+        };
+        Ok(tokenizer()?)
+    }
+
     /// Runs on the caller's thread, without waiting for cores, which a synchronous function can't.
     ///
     /// Plans that our planner made have loaded the model before. Where it did not, this thread waits for it.
@@ -144,13 +170,7 @@ impl ScoringModel for RegisteredModel {
         options: &ConfigOptions,
     ) -> DFResult<ArrayRef> {
         let score = || -> Result<ArrayRef> {
-            if planning::is_under_way() {
-                bail!(NotLoaded, "model '{}' is not called while a query is planned", self.handle.label());
-            }
-            let predictor = match self.loaded() {
-                Some(predictor) => predictor,
-                None => self.registry.load_blocking(&self.handle)?,
-            };
+            let predictor = self.at_work()?;
             let config = PredictConfig::of(options);
             let context = RunContext { cancel: config.cancel, ..RunContext::default() };
             let mut batch_size = predictor.batch_sizing();

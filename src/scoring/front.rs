@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion_predict_native::{Model, Tensor, TensorSpec};
+use datafusion_predict_udfs::Tokenizer;
 
 use super::axes::Input;
 use super::image::ImageModel;
@@ -97,6 +98,14 @@ impl Front {
         match self {
             Self::Texts(_) => made_up::with_words,
             Self::Images(_) => made_up::with_images,
+        }
+    }
+
+    /// The tokens that a model of texts reads.
+    pub(super) fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
+        match self {
+            Self::Texts(texts) => Some(texts.tokenizer()),
+            Self::Images(_) => None,
         }
     }
 

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion_predict_native::{Model, Signature, TensorSpec};
+use datafusion_predict_udfs::Tokenizer;
 
 pub(crate) use batch_size::BatchSize;
 pub(crate) use prepare::{PredictorRequest, declared_interface};
@@ -79,6 +80,8 @@ pub struct Predictor {
     remembered: Arc<Mutex<Option<Opened>>>,
     /// What a made-up row becomes where it takes words or pictures.
     make_up: Option<MakeUp>,
+    /// The tokens of its texts, where it takes texts.
+    tokenizer: Option<Arc<dyn Tokenizer>>,
     health: Health,
     /// Whether rows are scored independently of each other.
     dependence: Dependence,
@@ -110,6 +113,11 @@ impl Predictor {
     pub(crate) fn labelled(&self, label: String) -> Self {
         let request = PredictorRequest { label, ..self.request.clone() };
         Self { request, ..self.clone() }
+    }
+
+    /// The tokens that it reads; `None` if it takes no texts.
+    pub(crate) fn tokenizer(&self) -> Option<&Arc<dyn Tokenizer>> {
+        self.tokenizer.as_ref()
     }
 
     /// How it is called.

@@ -207,6 +207,7 @@ impl Predictor {
             on_cpu,
             remembered: Arc::default(),
             make_up: front.as_ref().map(Front::make_up),
+            tokenizer: front.as_ref().and_then(Front::tokenizer),
             health,
             tensors,
             columns,

@@ -19,17 +19,21 @@ mod predict;
 mod purpose;
 mod register;
 mod suggest;
+#[cfg(feature = "text")]
+mod tokens;
 mod traffic;
 mod vectors;
 
 pub use bind::{bind_call, is_wildcard, wildcard_columns};
 pub use compare::CompareFunction;
-pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel, is_provenance};
+pub use model::{ModelResolver, OUTCOME, OnFailure, Resolved, ScoringModel, Tokenizer, is_provenance};
 pub use model_function::ModelFunction;
 pub use plain::PlainFunction;
 pub use predict::PredictFunction;
 pub use purpose::Purpose;
 pub use register::{all_functions, register_all};
 pub use suggest::nearest;
+#[cfg(feature = "text")]
+pub use tokens::{TokensFunction, tokens_functions};
 pub use traffic::TrafficFunction;
 pub use vectors::{Normalize, ScoresFunction, VectorAverage, VectorFunction, vector_avg, vector_functions};

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
@@ -79,6 +80,16 @@ pub fn is_provenance(key: &str) -> bool {
     key.starts_with(PROVENANCE)
 }
 
+/// Makes texts the tokens that a model reads. Nothing is cut, whatever number of tokens the model takes.
+pub trait Tokenizer: Debug + Send + Sync {
+    /// The numbers of the tokens that the model is given for `text`: those that mark beginning and end are among them, and those of a
+    /// prefix that it puts before each text.
+    fn tokens(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// Where in `text` its own tokens lie, as bytes, in order.
+    fn places(&self, text: &str) -> Result<Vec<Range<usize>>>;
+}
+
 /// One version of a model, as plans hold it.
 ///
 /// Plans are compared, so a model has a value: two that are equal score alike. Implementations derive or write [`Eq`] and
@@ -105,6 +116,14 @@ pub trait ScoringModel: Any + Debug + Send + Sync + DynEq + DynHash {
     /// that are written of it keep that.
     fn provenance(&self) -> HashMap<String, String> {
         HashMap::new()
+    }
+
+    /// What makes texts the tokens that the model reads, for models of texts. It may load the model.
+    ///
+    /// # Errors
+    /// A model that takes no texts, or that can't be loaded.
+    fn tokenizer(&self) -> Result<Arc<dyn Tokenizer>> {
+        plan_err!("model '{}' takes no texts, so it has no tokens", self.label())
     }
 
     /// Scores `rows` rows; `arguments` hold one array of that length for each feature, or one list column. For

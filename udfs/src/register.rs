@@ -13,15 +13,17 @@ use crate::purpose::Purpose;
 use crate::vectors::{vector_avg, vector_functions};
 
 /// All functions that SQL calls by name, with models from `resolver`: `predict`, `try_predict`, `predict_error`,
-/// `embed`, `classify`, `rerank` and `compare_predictions`; and those of
-/// vectors.
+/// `embed`, `classify`, `rerank` and `compare_predictions`; those of vectors; and, with the feature `text`, those of tokens.
 pub fn all_functions(resolver: &Arc<dyn ModelResolver>) -> Vec<Arc<ScalarUDF>> {
     let predict = |on_failure| PredictFunction::udf(resolver.clone(), on_failure);
     let compare = Arc::new(ScalarUDF::new_from_impl(CompareFunction::default()));
     let by_purpose = Purpose::NAMED
         .map(|purpose| Arc::new(ScalarUDF::new_from_impl(PredictFunction::for_purpose(resolver.clone(), purpose))));
     let by_failure = [predict(OnFailure::Error), predict(OnFailure::Null), predict(OnFailure::Reason), compare];
-    by_failure.into_iter().chain(by_purpose).chain(vector_functions()).collect()
+    let functions = by_failure.into_iter().chain(by_purpose).chain(vector_functions());
+    #[cfg(feature = "text")]
+    let functions = functions.chain(crate::tokens::tokens_functions(resolver));
+    functions.collect()
 }
 
 /// Registers [`all_functions`].

@@ -8,22 +8,14 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 const BYTES_OF_PIXEL: u64 = 8;
 
 /// Bytes that decoding may take beside its pixels.
-const BESIDE: u64 = 64 << 20;
+pub(super) const BESIDE: u64 = 64 << 20;
 
 /// The picture in `bytes`, upright, in three channels. Transparency is left out, as Pillow's conversion does.
 ///
 /// # Errors
 /// What is wrong with it, in a few words.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> {
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
-        Ok(other) => return Err(format!("is in the format {}, not JPEG, PNG or WebP", other.to_mime_type())),
-        Err(_) if bytes.is_empty() => return Err("is empty".to_owned()),
-        Err(_) => {
-            return Err(format!("is no JPEG, PNG or WebP: it begins with {}", start(bytes)));
-        }
-    };
-    let name = format.extensions_str().last().copied().unwrap_or_default();
+    let (format, name) = known_format(bytes)?;
     let damaged = |cause: ImageError| match cause {
         ImageError::Limits(_) => format!("takes too much memory (option max_pixels {max_pixels})"),
         cause => format!("is a damaged {name}: {cause}"),
@@ -54,6 +46,21 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> 
         picture.apply_orientation(orientation);
     }
     Ok(picture.into_rgb8())
+}
+
+/// The format of a file, and its name, if it is one of those that are read.
+///
+/// # Errors
+/// What the file is instead.
+pub(super) fn known_format(bytes: &[u8]) -> Result<(ImageFormat, &'static str), String> {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => Ok((ImageFormat::Jpeg, "jpeg")),
+        Ok(ImageFormat::Png) => Ok((ImageFormat::Png, "png")),
+        Ok(ImageFormat::WebP) => Ok((ImageFormat::WebP, "webp")),
+        Ok(other) => Err(format!("is in the format {}, not JPEG, PNG or WebP", other.to_mime_type())),
+        Err(_) if bytes.is_empty() => Err("is empty".to_owned()),
+        Err(_) => Err(format!("is no JPEG, PNG or WebP: it begins with {}", start(bytes))),
+    }
 }
 
 /// Whether a JPEG ends with the mark of its end, perhaps with other bytes behind it. Within the picture's own data no such mark can

@@ -9,12 +9,16 @@
 #[cfg(feature = "images")]
 mod decode;
 #[cfg(feature = "images")]
+mod info;
+#[cfg(feature = "images")]
 mod made_up;
 #[cfg(feature = "images")]
 mod prepare;
 
 use datafusion_predict_native::{ElementType, TensorData};
 
+#[cfg(feature = "images")]
+pub(crate) use self::info::ImageInfo;
 use crate::cancel::CancelToken;
 
 /// Bytes of a run's input, unless one picture has more.

@@ -1,10 +1,12 @@
 //! Tokenizers in the format of Hugging Face, run by their own crate.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+    Encoding, PostProcessor, Token, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
 };
 
 use super::{Tokenize, Tokenized, Tokens};
@@ -132,6 +134,18 @@ impl Tokenize for HuggingFace {
         Ok(windows)
     }
 
+    fn each_token(&self, text: &str, give: &mut dyn FnMut(u32, Range<usize>)) -> Result<(), String> {
+        each_token(&self.tokenizer, text, give)
+    }
+
+    fn around(&self) -> [Vec<u32>; 2] {
+        // What stands around a token whose number no vocabulary has.
+        let one = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
+        let marked = self.with_marks(one, None).map(|marked| marked.ids).unwrap_or_default();
+        let mut sides = marked.split(|id| *id == u32::MAX).map(<[u32]>::to_vec);
+        [sides.next().unwrap_or_default(), sides.next().unwrap_or_default()]
+    }
+
     fn marks(&self, is_pair: bool) -> usize {
         self.marks[usize::from(is_pair)]
     }
@@ -202,6 +216,18 @@ impl Tokenize for WordsAlone {
         Ok(windows.map(|ids| Tokens { ids: ids.to_vec(), types: vec![] }).collect())
     }
 
+    fn each_token(&self, text: &str, give: &mut dyn FnMut(u32, Range<usize>)) -> Result<(), String> {
+        each_token(&self.tokenizer, text, &mut |id, place| {
+            if Some(id) != self.unknown {
+                give(id, place);
+            }
+        })
+    }
+
+    fn around(&self) -> [Vec<u32>; 2] {
+        [vec![], vec![]]
+    }
+
     fn marks(&self, _: bool) -> usize {
         0
     }
@@ -213,6 +239,20 @@ impl Tokenize for WordsAlone {
     fn padding(&self) -> u32 {
         0
     }
+}
+
+/// Gives all tokens of a text itself, and their places, a piece of the text at a time.
+fn each_token(tokenizer: &Tokenizer, text: &str, give: &mut dyn FnMut(u32, Range<usize>)) -> Result<(), String> {
+    let mut start = 0;
+    while start < text.len() {
+        let piece = start_of(&text[start..], LONGEST_LOOK / 4);
+        let encoded = tokenizer.encode(piece, false).map_err(|cause| cause.to_string())?;
+        for (id, (from, to)) in encoded.get_ids().iter().zip(encoded.get_offsets()) {
+            give(*id, start + from..start + to);
+        }
+        start += piece.len();
+    }
+    Ok(())
 }
 
 /// The first `bytes` bytes of a text, about: up to the end of a word, if there is one.
@@ -269,6 +309,26 @@ mod tests {
         let cut = words.tokenize("a c b a b", None).expect("tokens");
         assert_eq!(cut, Tokenized { first: Tokens { ids: vec![4, 5, 4], types: vec![] }, is_cut: true });
         assert!(words.tokenize("c c", None).expect("tokens").first.ids.is_empty());
+    }
+
+    #[test]
+    fn all_tokens_have_places() {
+        let found = |tokenizer: &dyn Tokenize, text: &str| {
+            let mut found = vec![];
+            tokenizer.each_token(text, &mut |id, place| found.push((id, &text[place]))).expect("tokens");
+            found.into_iter().map(|(id, word)| (id, word.to_owned())).collect::<Vec<_>>()
+        };
+        let word = |id, word: &str| (id, word.to_owned());
+        let marked = tokenizer(3);
+        assert_eq!(found(&*marked, "a  ü b"), [word(4, "a"), word(2, "ü"), word(5, "b")]);
+        assert_eq!(marked.around(), [vec![0], vec![1]]);
+        let alone = file().of_words_alone(3);
+        assert_eq!(found(&*alone, "a  ü b"), [word(4, "a"), word(5, "b")]);
+        assert_eq!(alone.around(), [vec![], vec![]]);
+        let long = "b a\n".repeat(100_000);
+        let all = found(&*marked, &long);
+        assert_eq!(all.len(), 200_000);
+        assert!(all.chunks(2).all(|pair| pair == [word(5, "b"), word(4, "a")]));
     }
 
     #[test]

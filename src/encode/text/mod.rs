@@ -4,6 +4,7 @@
 mod hugging_face;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A text, or a pair of them, as a model of texts takes it.
@@ -37,6 +38,15 @@ pub(crate) trait Tokenize: Debug + Send + Sync {
     /// # Errors
     /// As [`tokenize`](Self::tokenize).
     fn windows(&self, text: &str) -> Result<Vec<Tokens>, String>;
+
+    /// Gives each token of a text itself, without those that mark beginning and end: its number, and where in the text it lies, as bytes.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    fn each_token(&self, text: &str, give: &mut dyn FnMut(u32, Range<usize>)) -> Result<(), String>;
+
+    /// The tokens that mark the beginning of a single text, and those that mark its end.
+    fn around(&self) -> [Vec<u32>; 2];
 
     /// How many tokens mark beginning and end of a text, or of a pair.
     fn marks(&self, is_pair: bool) -> usize;

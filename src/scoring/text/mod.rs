@@ -10,14 +10,17 @@ mod batches;
 mod choice;
 mod runner;
 mod settings;
+mod tokens;
 
 use std::sync::Arc;
 
 use datafusion_predict_native::{ClassLabels, Dimension, ElementType, Model, TensorSpec, TokenTable};
+use datafusion_predict_udfs::Tokenizer;
 
 use self::choice::{chosen_head, graph_output};
 use self::runner::{Role, TextRunner};
 use self::settings::Settings;
+use self::tokens::TokensOf;
 use super::axes::Input;
 use super::front::{BeforeGraph, refuse_options};
 use super::head::{self, Head, outputs_of};
@@ -169,6 +172,12 @@ impl TextModel {
         let labels = self.options.labels.as_ref().and_then(|labels| labels.names());
         let labels = labels.map(|names| ClassLabels::from(names.to_vec()));
         outputs.iter().map(|output| head::column(&self.runner.head, output, labels.as_ref())).collect()
+    }
+
+    /// The tokens of texts, for who asks for them alone.
+    pub(super) fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        let TextRunner { label, tokenizer, prefix, .. } = &self.runner;
+        Arc::new(TokensOf::new(label.clone(), tokenizer.clone(), prefix.clone()))
     }
 
     /// What stands before the graph when it runs.
