@@ -37,6 +37,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// The columns of a table of files.
+#[cfg(feature = "proto")]
 pub(crate) fn schema() -> &'static SchemaRef {
     &SCHEMA
 }

@@ -57,7 +57,7 @@ impl ScalarUDFImpl for ImageInfoFunction {
     fn documentation(&self) -> Option<&Documentation> {
         static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
             let what = "Tells what the file of a picture says of it: format, width and height in pixels (of the upright picture), \
-                        channels, bits of a channel, and EXIF's number of its orientation. NULL for what is no JPEG, PNG or WebP. \
+                        channels and their bits after decoding, and EXIF's number of its orientation. NULL for what is no JPEG, PNG or WebP. \
                         Only the file's beginning is read.";
             Documentation::builder(DOC_SECTION_OTHER, what, "image_info(bytes)")
                 .with_argument("bytes", "What is in the file.")

@@ -16,7 +16,7 @@ pub(crate) struct ImageInfo {
     pub width: u32,
     /// Pixels from top to bottom of the upright picture.
     pub height: u32,
-    /// Channels of the file, transparency among them.
+    /// Channels after decoding, transparency among them: a palette, and CMYK, become three.
     pub channels: u8,
     /// Bits of a channel.
     pub bits: u16,

@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(marked.around(), [vec![0], vec![1]]);
         let alone = file().of_words_alone(3);
         assert_eq!(found(&*alone, "a  ü b"), [word(4, "a"), word(5, "b")]);
-        assert_eq!(alone.around(), [vec![], vec![]]);
+        assert!(alone.around().concat().is_empty());
         let long = "b a\n".repeat(100_000);
         let all = found(&*marked, &long);
         assert_eq!(all.len(), 200_000);

@@ -214,7 +214,10 @@ impl ScalarUDFImpl for TokensFunction {
         if !fit {
             return plan_err!("{}: expected {}, found ({found})", self.name(), self.usage());
         }
-        let coerced = words.iter().map(|_| DataType::Utf8View).chain(counts.iter().map(|_| DataType::Int64));
+        // The name stays the literal that it is: within a cast it would be none.
+        let (names, words) = words.split_at(texts - 1);
+        let coerced = names.iter().cloned().chain(words.iter().map(|_| DataType::Utf8View));
+        let coerced = coerced.chain(counts.iter().map(|_| DataType::Int64));
         Ok(coerced.collect())
     }
 
