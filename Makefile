@@ -6,6 +6,8 @@ DATA        := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/datafusion-predict
 RUNTIME     := $(DATA)/runtime
 CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datafusion-predict
 SERVERS     := $(CACHE)/servers
+WEBGPU      := $(CACHE)/webgpu
+WEBGPU_RUNTIME := 1.27.0
 BENCH       ?= $(CACHE)/bench
 MATRIX      ?= $(CACHE)/matrix
 FUZZ_SECONDS ?= 600
@@ -13,14 +15,14 @@ FEATURES    := --features proto
 PIP         := python3 -m pip --disable-pip-version-check --quiet
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-.PHONY: demo test lint features runtime onnx servers matrix zoo onnx-backend frameworks texts images remembered jobs watching queries fuzz bench release dist clean
+.PHONY: demo test lint features runtime onnx servers webgpu matrix zoo onnx-backend frameworks texts images remembered jobs watching queries fuzz bench release dist clean
 
 demo: runtime ## the main job, on data and models of this repository
 	cargo build --workspace --bins --examples
 	$(CARGO_TARGET_DIR)/debug/datafusion-predict --echo -f sql/scripts/demo.sql
 
-test: lint runtime onnx servers ## all tests
-	cargo test --workspace $(FEATURES)
+test: lint runtime onnx servers webgpu ## all tests
+	WEBGPU="$(WEBGPU)" cargo test --workspace $(FEATURES)
 
 lint: ## format and lints
 	cargo fmt --all --check
@@ -55,6 +57,13 @@ servers: ## the servers that our tests run: S3, MLflow
 	cmp -s tests/servers/requirements.txt "$(SERVERS)/requirements.txt" || \
 	    { rm -rf "$(SERVERS)" && $(PIP) install --no-warn-conflicts --target "$(SERVERS)" -r tests/servers/requirements.txt \
 	      && cp tests/servers/requirements.txt "$(SERVERS)"; }
+
+# Where a device can't be had, its tests are skipped, and say so.
+webgpu: ## a device for tests: ONNX Runtime's WebGPU, and a software driver of Vulkan from Debian's package `chromium-common`
+	test -f "$(WEBGPU)/ready-$(WEBGPU_RUNTIME)" || { rm -rf "$(WEBGPU)" && mkdir -p "$(WEBGPU)" && cd "$(WEBGPU)" && \
+	    $(PIP) install --no-deps --target ort onnxruntime-webgpu==$(WEBGPU_RUNTIME) && apt-get -q download chromium-common && \
+	    dpkg -x chromium-common_*.deb driver && rm chromium-common_*.deb && touch ready-$(WEBGPU_RUNTIME); } || \
+	    echo "no WebGPU here: its tests are skipped"
 
 matrix: runtime ## hundreds of models by the converters, against Python's onnxruntime
 	. benches/environment.sh && environment models tests/models/requirements.txt
@@ -137,7 +146,7 @@ release: runtime ## the fast binary
 bench: release ## criterion benches, and whole jobs against the peers
 	benches/peers/run.sh
 	BENCH="$(BENCH)" cargo bench --workspace --bench overhead --bench catalog --bench engines --bench placement \
-	    --bench row_groups --bench score
+	    --bench row_groups --bench score --bench vectors
 
 clean:
 	cargo clean

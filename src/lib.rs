@@ -94,8 +94,8 @@ pub use cancel::{CancelOnDrop, CancelToken};
 #[cfg(feature = "onnxruntime")]
 pub use engine::ort::{OrtEngine, onnxruntime_folder};
 pub use engine::{
-    Columnar, CoreBudget, Cores, Device, Engine, Executable, NativeEngine, PrepareRequest, Prepared, RunContext,
-    RunCounts,
+    Columnar, CoreBudget, CoreLease, Cores, Device, DeviceQueue, Engine, Executable, NativeEngine, Placement,
+    PrepareRequest, Prepared, RunContext, RunCounts,
 };
 
 // Plans.

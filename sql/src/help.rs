@@ -23,7 +23,7 @@ ROLLBACK MODEL name [TO version]
 ALTER MODEL name SET TRAFFIC (v3 90, v4 10) [BY feature]     ALTER MODEL name DROP TRAFFIC
 ALTER MODEL name[/version] SET TAG tag = 'value' [, …]     ALTER MODEL name UNSET TAG tag
 COMMENT ON MODEL name[/version] IS 'text'
-SHOW MODELS     SHOW VERSIONS IN MODEL name     DESCRIBE MODEL name[/version]
+SHOW MODELS     SHOW VERSIONS IN MODEL name     DESCRIBE MODEL name[/version]     SHOW DEVICES
 SELECT … FROM predict.models, predict.versions, predict.features, predict.history, predict.loaded
 
 CREATE [OR REPLACE] JOB [IF NOT EXISTS] name AS COPY (query) TO 'uri' [STORED AS format] [PARTITIONED BY (a, …)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{GivenLabels, ImageOptions, TextOptions};
 use crate::byte_size::ByteSize;
 use crate::encode::BytesTaken;
-use crate::engine::Device;
+use crate::engine::{Device, provider_option};
 use crate::error::{Error, Result, bail, error};
 
 /// What is done with a NULL among the features.
@@ -101,6 +101,10 @@ pub struct ModelOptions {
     pub batch_size: Option<usize>,
     /// Where the model runs.
     pub device: Option<Device>,
+    /// Options of the device's provider, by their names (`provider.use_tf32 true`): those that are numbers, switches and choices.
+    pub provider: BTreeMap<String, String>,
+    /// Bytes of the device's memory that the model may take, weights and runs together.
+    pub max_device_memory: Option<ByteSize>,
     /// The longest that one run may take, such as `60s`; it is cancelled then, and the query fails.
     pub max_run: Option<Duration>,
     /// The text that stands for a NULL among texts: what the model was trained with in place of a missing value.
@@ -129,12 +133,14 @@ pub struct ModelOptions {
 
 impl ModelOptions {
     /// The names of all options but those of [`TextOptions`] and of [`ImageOptions`].
-    const OF_ALL: [&str; 14] = [
+    const OF_ALL: [&str; 16] = [
         "output",
         "class",
         "on_null",
         "batch_size",
         "device",
+        "provider.…",
+        "max_device_memory",
         "max_run",
         "missing_text",
         "on_dependent_rows",
@@ -194,10 +200,10 @@ impl ModelOptions {
                         error!(InvalidOption, "option 'pad' is '{value}': expected a number from 0 on, such as 256")
                     })?);
                 }
-                "remember" => {
-                    let size =
-                        value.parse().map_err(|problem| error!(InvalidOption, "option 'remember': {problem}"))?;
-                    options.remember = Some(size);
+                "remember" => options.remember = Some(bytes(&name, value)?),
+                "max_device_memory" => options.max_device_memory = Some(bytes(&name, value)?),
+                _ if name.strip_prefix("provider.").is_some_and(|option| !option.is_empty()) => {
+                    options.provider.insert(name["provider.".len()..].to_owned(), value.to_owned());
                 }
                 _ if name.strip_prefix("constant.").is_some_and(|input| !input.is_empty()) => {
                     options.constants.insert(name["constant.".len()..].to_owned(), value.to_owned());
@@ -222,8 +228,28 @@ impl ModelOptions {
             }
             seen.push(name);
         }
+        options.check_device()?;
         Ok(options)
     }
+
+    /// Brings the options of a device to the spelling of its provider.
+    fn check_device(&mut self) -> Result<()> {
+        let device = self.device.unwrap_or_default();
+        let given = std::mem::take(&mut self.provider);
+        let provider = given.iter().map(|(name, value)| provider_option(device, name, value));
+        self.provider = provider.collect::<Result<_>>()?;
+        if self.max_device_memory.is_some() && !matches!(device, Device::Cuda(_)) {
+            bail!(
+                InvalidOption,
+                "option 'max_device_memory' is for device 'cuda': the memory of '{device}' can't be limited"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn bytes(name: &str, value: &str) -> Result<ByteSize> {
+    value.parse().map_err(|problem| error!(InvalidOption, "option '{name}': {problem}"))
 }
 
 impl ModelOptions {
@@ -253,11 +279,13 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("bytes", options.bytes.map(|bytes| bytes.to_string())),
             ("pad", options.pad.map(|pad| pad.to_string())),
             ("remember", options.remember.map(|size| size.to_string())),
+            ("max_device_memory", options.max_device_memory.map(|size| size.to_string())),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let provider = options.provider.into_iter().map(|(name, value)| (format!("provider.{name}"), value));
         let of_kinds = options.texts.pairs().into_iter().chain(options.images.pairs());
         let of_kinds = of_kinds.map(|(name, value)| (name.to_owned(), value));
-        pairs.chain(constants).chain(sizes).chain(of_kinds).collect()
+        pairs.chain(constants).chain(sizes).chain(provider).chain(of_kinds).collect()
     }
 }
 

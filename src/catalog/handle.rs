@@ -45,6 +45,9 @@ pub struct Readiness {
     pub engine: String,
     /// The device on which it ran: `cpu`, `cuda:0`.
     pub device: String,
+    /// How many of its nodes ran there, of how many: `9 of 11`; where the engine says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
     /// Rows for each run.
     pub batch_size: usize,
     /// Why engines that come before do not run it.

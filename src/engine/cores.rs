@@ -1,7 +1,7 @@
 //! The cores that all runs share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -86,6 +86,40 @@ impl Cores {
     /// How many were taken.
     pub fn count(&self) -> usize {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+}
+
+/// Cores that a thread works with, and gives up while it waits for something else.
+#[derive(Debug)]
+pub struct CoreLease {
+    budget: Arc<CoreBudget>,
+    cores: Mutex<Option<Cores>>,
+}
+
+impl CoreLease {
+    /// A lease of `cores`, which are of `budget`.
+    pub fn new(budget: Arc<CoreBudget>, cores: Cores) -> Self {
+        Self { budget, cores: Mutex::new(Some(cores)) }
+    }
+
+    /// Does `wait` while others have the cores, and waits until they are free again, on this thread, which must be one that may block.
+    pub fn without<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _again = cores.map(|cores| Again { lease: self, count: cores.count() });
+        wait()
+    }
+}
+
+/// Takes cores again when it is dropped, also after a panic.
+struct Again<'a> {
+    lease: &'a CoreLease,
+    count: usize,
+}
+
+impl Drop for Again<'_> {
+    fn drop(&mut self) {
+        let cores = futures::executor::block_on(self.lease.budget.take(self.count));
+        *self.lease.cores.lock().unwrap_or_else(PoisonError::into_inner) = Some(cores);
     }
 }
 

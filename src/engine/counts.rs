@@ -1,8 +1,9 @@
 //! What runs count beside their rows.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// What runs of models of texts count. Runs of other models count nothing.
+/// What runs count: those of models of texts, and those on devices. Others count nothing.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RunCounts {
@@ -14,9 +15,11 @@ pub struct RunCounts {
     pub truncated: AtomicUsize,
     /// Rows whose text had been scored for another row of the batch.
     pub repeated: AtomicUsize,
+    /// Nanoseconds that runs have waited for their device.
+    pub waited: AtomicU64,
 }
 
-/// Such counts at one moment.
+/// Such counts of texts at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextCounts {
     pub tokens: usize,
@@ -26,7 +29,12 @@ pub(crate) struct TextCounts {
 }
 
 impl RunCounts {
-    /// The counts, which are zero again.
+    /// The time that runs have waited for their device, which is zero again.
+    pub(crate) fn take_waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.swap(0, Ordering::Relaxed))
+    }
+
+    /// The counts of texts, which are zero again.
     pub(crate) fn take(&self) -> TextCounts {
         let take = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
         TextCounts {

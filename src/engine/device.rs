@@ -28,17 +28,27 @@ pub enum Device {
     Auto,
 }
 
+impl Device {
+    /// The kind of device, without a number: `cuda`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+            Self::TensorRt(_) => "tensorrt",
+            Self::OpenVino => "openvino",
+            Self::CoreMl => "coreml",
+            Self::DirectMl(_) => "directml",
+            Self::WebGpu => "webgpu",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(id) => write!(f, "cuda:{id}"),
-            Self::TensorRt(id) => write!(f, "tensorrt:{id}"),
-            Self::OpenVino => f.write_str("openvino"),
-            Self::CoreMl => f.write_str("coreml"),
-            Self::DirectMl(id) => write!(f, "directml:{id}"),
-            Self::WebGpu => f.write_str("webgpu"),
-            Self::Auto => f.write_str("auto"),
+            Self::Cuda(id) | Self::TensorRt(id) | Self::DirectMl(id) => write!(f, "{}:{id}", self.kind()),
+            Self::Cpu | Self::OpenVino | Self::CoreMl | Self::WebGpu | Self::Auto => f.write_str(self.kind()),
         }
     }
 }

@@ -3,22 +3,31 @@
 mod cores;
 mod counts;
 mod device;
+mod device_queue;
+mod hardware;
 mod native;
 #[cfg(feature = "onnxruntime")]
 pub(crate) mod ort;
+mod placement;
+mod provider_options;
 mod trim;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion_predict_native::{Model, Tensor, TensorSpec};
 
-pub use cores::{CoreBudget, Cores};
+pub use cores::{CoreBudget, CoreLease, Cores};
 pub use counts::RunCounts;
 pub(crate) use counts::TextCounts;
 pub use device::Device;
+pub use device_queue::DeviceQueue;
+pub(crate) use hardware::hardware;
 pub use native::NativeEngine;
+pub use placement::Placement;
+pub(crate) use provider_options::provider_option;
 pub(crate) use trim::trim;
 
 use crate::cancel::CancelToken;
@@ -92,6 +101,10 @@ pub struct PrepareRequest {
     pub outputs: Vec<String>,
     /// Where the model runs.
     pub device: Device,
+    /// Options of the device's provider, as it writes them.
+    pub provider_options: BTreeMap<String, String>,
+    /// Bytes of the device's memory that the model may take, if that is limited.
+    pub max_device_memory: Option<u64>,
     /// Whether the engine was chosen by name: it should refuse nothing that it can run, be it the fastest or not.
     pub chosen: bool,
 }
@@ -113,6 +126,16 @@ pub trait Executable: Debug + Send + Sync {
 
     /// Where it runs, as EXPLAIN shows it: `cpu`, `cuda:0`.
     fn device(&self) -> String;
+
+    /// Where its nodes run, of a graph that was asked to run on a device, where the engine knows.
+    fn placement(&self) -> Option<Placement> {
+        None
+    }
+
+    /// What a user should know of how it runs, each in a sentence.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
 
     /// How many copies of the model it keeps, each for one run at a time; one, if any number of runs share it.
     fn sessions(&self) -> usize {
@@ -149,12 +172,24 @@ pub struct RunContext {
     pub cancel: CancelToken,
     /// Whether it tries the model on made-up rows: memory that it takes is not kept for the next run.
     pub is_trial: bool,
-    /// What runs count, all runs of a query together.
+    /// What runs count.
     pub counts: Arc<RunCounts>,
+    /// The cores of the thread that runs it, where they are to be given up while it waits for a device.
+    pub cores: Option<Arc<CoreLease>>,
+}
+
+impl RunContext {
+    /// Does `wait`, which needs no core, while others have those of this run.
+    pub fn without_cores<T>(&self, wait: impl FnOnce() -> T) -> T {
+        match &self.cores {
+            Some(cores) => cores.without(wait),
+            None => wait(),
+        }
+    }
 }
 
 impl Default for RunContext {
     fn default() -> Self {
-        Self { threads: 1, cancel: CancelToken::default(), is_trial: false, counts: Arc::default() }
+        Self { threads: 1, cancel: CancelToken::default(), is_trial: false, counts: Arc::default(), cores: None }
     }
 }

@@ -248,6 +248,9 @@ impl DisplayAs for PredictExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let model = self.model.handle().label();
         let batch_size = |ready: &Readiness| self.batch_size.unwrap_or(ready.batch_size);
+        let nodes = |ready: &Readiness, before: &str| {
+            ready.nodes.as_ref().map(|nodes| format!("{before}nodes={nodes}")).unwrap_or_default()
+        };
         let features: Vec<_> = self.features.iter().map(|feature| feature.to_string()).collect();
         let features = features.join(", ");
         let ready = self.readiness();
@@ -256,7 +259,8 @@ impl DisplayAs for PredictExec {
             match &ready {
                 Some(ready) => {
                     let (engine, device) = (&ready.engine, &ready.device);
-                    writeln!(f, "engine={engine}\ndevice={device}\nbatch_size={}", batch_size(ready))?;
+                    let (nodes, batch_size) = (nodes(ready, "\n"), batch_size(ready));
+                    writeln!(f, "engine={engine}\ndevice={device}{nodes}\nbatch_size={batch_size}")?;
                 }
                 None => writeln!(f, "engine=not loaded")?,
             }
@@ -270,7 +274,8 @@ impl DisplayAs for PredictExec {
         match &ready {
             Some(ready) => {
                 let (engine, device) = (&ready.engine, &ready.device);
-                write!(f, ", engine={engine}, device={device}, batch_size={}", batch_size(ready))?;
+                let (nodes, batch_size) = (nodes(ready, ", "), batch_size(ready));
+                write!(f, ", engine={engine}, device={device}{nodes}, batch_size={batch_size}")?;
                 if !ready.not_run_by.is_empty() {
                     write!(f, ", not_run_by=[{}]", ready.not_run_by.join("; "))?;
                 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::{CoreBudget, Cores};
+use crate::engine::{CoreBudget, CoreLease, Cores};
 
 /// How long a thread keeps its cores while there is work, before it lets others of the machine have them.
 const SHIFT: Duration = Duration::from_millis(50);
@@ -21,7 +21,8 @@ pub(super) struct Scorers {
     state: Mutex<State>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// It is given the cores of its thread.
+type Job = Box<dyn FnOnce(&Arc<CoreLease>) + Send>;
 
 #[derive(Default)]
 struct State {
@@ -36,7 +37,7 @@ impl Scorers {
     }
 
     /// Has `job`, which must not panic, done when its turn comes, by one of at most `most` threads. Needs a runtime of tokio.
-    pub(super) fn submit(self: &Arc<Self>, most: usize, job: impl FnOnce() + Send + 'static) {
+    pub(super) fn submit(self: &Arc<Self>, most: usize, job: impl FnOnce(&Arc<CoreLease>) + Send + 'static) {
         let more = {
             let mut state = self.state();
             state.waiting.push_back(Box::new(job));
@@ -62,10 +63,11 @@ impl Scorers {
 
     fn work(self: Arc<Self>, cores: Cores) {
         let start = Instant::now();
+        let lease = Arc::new(CoreLease::new(self.cores.clone(), cores));
         while let Some(job) = self.next() {
-            job();
+            job(&lease);
             if start.elapsed() > SHIFT {
-                drop(cores);
+                drop(lease);
                 return self.begin();
             }
         }
@@ -97,7 +99,7 @@ mod tests {
         let (done, mut all) = tokio::sync::mpsc::unbounded_channel();
         for job in 0..50 {
             let (running, most, done) = (running.clone(), most.clone(), done.clone());
-            scorers.submit(4, move || {
+            scorers.submit(4, move |_| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(2));
                 running.fetch_sub(1, Ordering::SeqCst);

@@ -34,12 +34,15 @@ use super::share::CoreShare;
 use crate::byte_size::ByteSize;
 use crate::cancel::CancelOnDrop;
 use crate::encode::scatter;
-use crate::engine::{CoreBudget, RunContext};
+use crate::engine::{CoreBudget, CoreLease, RunContext};
 use crate::registry::RegisteredModel;
 use crate::scoring::{BatchSize, Predictor, ScoreStats};
 
 /// What takes longer than this is not done where the stream is polled: other tasks wait there.
 const LONGEST_INLINE: Duration = Duration::from_millis(10);
+
+/// Units of a stream on a device, at least: one is encoded, one is on the device, one is decoded.
+const ON_DEVICE: usize = 3;
 
 /// What is done with each batch.
 pub(super) struct ScoringPlan {
@@ -243,7 +246,12 @@ impl PredictStream {
         let cores = self.plan.share.cores();
         // More than can run, so that no core waits for the input.
         let most = if cores > 1 { 2 * cores } else { 1 };
+        let most = if self.runs_on_cpu() { most } else { most.max(ON_DEVICE) };
         self.units.is_empty() || (self.units.len() < most && self.bytes_under_way < self.plan.bytes_in_flight)
+    }
+
+    fn runs_on_cpu(&self) -> bool {
+        self.predictor.as_ref().is_none_or(|predictor| predictor.runs_on_cpu())
     }
 
     /// Starts units of the batches that are open, as many as may be under way; quick ones are done here.
@@ -255,7 +263,8 @@ impl PredictStream {
             let open = &mut self.open[place];
             let left = open.count - open.started;
             // Units share what may be under way.
-            let most = self.plan.bytes_in_flight / (threads + 1) / open.bytes_of_row.max(1);
+            let sharing = if predictor.runs_on_cpu() { threads + 1 } else { ON_DEVICE + 1 };
+            let most = self.plan.bytes_in_flight / sharing / open.bytes_of_row.max(1);
             let batch_size = self.batch_size.bounded(most);
             let fixed = predictor.fixed_batch().unwrap_or(1);
             let rows = batch_size.unit(left, threads).next_multiple_of(fixed).min(left);
@@ -273,7 +282,7 @@ impl PredictStream {
             let cores = (quick && !shared).then(|| self.plan.cores.try_take(self.plan.run.threads)).flatten();
             match cores {
                 Some(cores) => {
-                    let done = unit.score(Duration::ZERO)?;
+                    let done = unit.score(Duration::ZERO, None)?;
                     drop(cores);
                     if self.units.is_empty() {
                         self.take(done)?
@@ -285,7 +294,9 @@ impl PredictStream {
                         self.polled_since = Instant::now();
                     }
                 }
-                None => self.units.push_back(unit.elsewhere(&self.scorers, threads)),
+                // A thread whose run is on a device has no core, so that more of them than cores have work.
+                None if on_cpu => self.units.push_back(unit.elsewhere(&self.scorers, threads)),
+                None => self.units.push_back(unit.elsewhere(&self.scorers, threads.max(ON_DEVICE))),
             }
         }
         Ok(())
@@ -335,9 +346,9 @@ impl Unit {
         let (sender, receiver) = oneshot::channel();
         let label = self.plan.model.handle().label().to_owned();
         let asked = Instant::now();
-        scorers.submit(most, move || {
+        scorers.submit(most, move |cores| {
             if !sender.is_closed() {
-                let _ = sender.send(self.score(asked.elapsed())); // nobody may wait for it any more
+                let _ = sender.send(self.score(asked.elapsed(), Some(cores.clone()))); // nobody may wait for it any more
             }
         });
         let scored = receiver.map(move |scored| match scored {
@@ -347,10 +358,12 @@ impl Unit {
         scored.boxed()
     }
 
-    fn score(mut self, wait: Duration) -> Result<ScoredUnit> {
+    /// Scores them on this thread, which has waited for so long, and gives up its `cores` while a run is on a device.
+    fn score(mut self, wait: Duration, cores: Option<Arc<CoreLease>>) -> Result<ScoredUnit> {
         let Self { plan, predictor, features, rows, bytes, .. } = self;
+        let run = RunContext { counts: Arc::default(), cores, ..plan.run.clone() };
         let remembered = plan.model.remembered(&predictor, plan.remember);
-        let mut scorer = predictor.scorer(plan.on_failure, &plan.run).remembering(remembered);
+        let mut scorer = predictor.scorer(plan.on_failure, &run).remembering(remembered);
         scorer.stats.wait = wait;
         let score = AssertUnwindSafe(|| scorer.score(&features, rows, &mut self.batch_size));
         let scores = catch_unwind(score).map_err(|panic| {

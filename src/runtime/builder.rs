@@ -27,6 +27,9 @@ pub struct PredictRuntimeBuilder {
     onnxruntime: Option<PathBuf>,
     #[cfg(feature = "onnxruntime")]
     onnxruntime_memory: Option<u64>,
+    #[cfg(feature = "onnxruntime")]
+    provider_options: Vec<(String, String, String)>,
+    cores: Option<usize>,
     limits: Limits,
 }
 
@@ -53,6 +56,18 @@ impl PredictRuntimeBuilder {
     #[cfg(feature = "onnxruntime")]
     pub fn with_onnxruntime_memory(self, bytes: u64) -> Self {
         Self { onnxruntime_memory: Some(bytes), ..self }
+    }
+
+    /// Sets an option of ONNX Runtime's provider for all devices of a kind: see [`OrtEngine::with_provider_option`].
+    #[cfg(feature = "onnxruntime")]
+    pub fn with_provider_option(mut self, kind: &str, name: &str, value: &str) -> Self {
+        self.provider_options.push((kind.to_owned(), name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets all runs together use so many cores, instead of all of the machine's.
+    pub fn with_cores(self, cores: usize) -> Self {
+        Self { cores: Some(cores), ..self }
     }
 
     /// Keeps what is fetched from afar in `folder`, instead of the user's cache folder.
@@ -90,12 +105,14 @@ impl PredictRuntimeBuilder {
 
     /// The runtime. Models are run by the engines that were added, else by our own where it can, else by ONNX Runtime.
     pub fn build(self) -> PredictRuntime {
-        let cores = Arc::new(CoreBudget::default());
+        let cores = Arc::new(self.cores.map_or_else(CoreBudget::default, CoreBudget::new));
         let mut engines = self.engines;
         engines.push(Arc::new(NativeEngine));
         #[cfg(feature = "onnxruntime")]
         {
             let ort = OrtEngine::new(self.onnxruntime, cores.clone());
+            let options = self.provider_options.iter();
+            let ort = options.fold(ort, |ort, (kind, name, value)| ort.with_provider_option(kind, name, value));
             engines.push(Arc::new(match self.onnxruntime_memory {
                 Some(bytes) => ort.with_memory_limit(bytes),
                 None => ort,

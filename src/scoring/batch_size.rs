@@ -13,6 +13,9 @@ const ARROW_BATCH: usize = 8192;
 /// Where little is known of what a row takes between input and output, the first run has this many rows.
 const FIRST_RUN: usize = 8;
 
+/// The same on a device, which computes many at once.
+const FIRST_RUN_ON_DEVICE: usize = 64;
+
 /// Elements of such a run's largest tensor, at most, unless one row has more: what lies between may be many times that.
 const FIRST_RUN_ELEMENTS: usize = 1 << 18;
 
@@ -24,21 +27,31 @@ const FIRST_RUN_ELEMENTS: usize = 1 << 18;
 /// keep between layers can't be told from the file, and a row may take megabytes of it: they start small, and grow while
 /// that pays.
 pub(super) fn choose(model: &Model, on_cpu: bool, row_elements: usize) -> BatchSize {
-    if !on_cpu || model.has_trees() {
+    if model.has_trees() {
         return BatchSize::new(ARROW_BATCH);
     }
     let wide_operators = ["Conv", "ConvTranspose", "Attention", "LSTM", "GRU", "RNN"];
-    if model.operators().any(|operator| wide_operators.contains(&operator)) {
+    let is_wide = model.operators().any(|operator| wide_operators.contains(&operator));
+    if !on_cpu {
+        let first = if is_wide { FIRST_RUN_ON_DEVICE } else { ARROW_BATCH };
+        return BatchSize::growing(first, ARROW_BATCH).on_device();
+    }
+    if is_wide {
         let first = FIRST_RUN_ELEMENTS / row_elements.max(1);
         return BatchSize::growing(first.clamp(1, FIRST_RUN), ARROW_BATCH);
     }
     match model.widest_layer() {
         Some(width) => {
             let rows = (second_level_cache() / (width * size_of::<f32>()).max(1)).max(1);
-            BatchSize::new((1 << rows.ilog2()).clamp(64, ARROW_BATCH))
+            BatchSize::new(power_of_two(rows).clamp(64, ARROW_BATCH))
         }
         None => BatchSize::new(ARROW_BATCH),
     }
+}
+
+/// The largest power of two that is no more than `rows`, which is 1 at least.
+fn power_of_two(rows: usize) -> usize {
+    1 << rows.max(1).ilog2()
 }
 
 /// Bytes of the second-level cache of a core; 1 MiB where the system does not say.
@@ -70,6 +83,9 @@ pub(crate) struct BatchSize {
     growth: Option<Growth>,
     /// Whether it is a window of rows, of which the model makes runs of its own.
     is_window: bool,
+    /// On a device, the rows of the last run. A provider plans anew for each number of rows, so that the first run of a number says nothing
+    /// of the next ones, and numbers should be few: they are powers of two.
+    planned: Option<usize>,
     /// What it was before rows took too many bytes.
     unbounded: Option<Box<BatchSize>>,
 }
@@ -84,7 +100,7 @@ struct Growth {
 impl BatchSize {
     /// Runs of `rows` rows.
     pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: rows.max(1), time_of_row: 0.0, growth: None, is_window: false, unbounded: None }
+        Self { rows: rows.max(1), time_of_row: 0.0, growth: None, is_window: false, planned: None, unbounded: None }
     }
 
     /// Runs of `rows` rows at first, and of up to `most`.
@@ -96,6 +112,11 @@ impl BatchSize {
     /// Windows of at most `rows` rows, of which the model makes runs of its own.
     pub(crate) fn windows(rows: usize) -> Self {
         Self { is_window: true, ..Self::new(rows) }
+    }
+
+    /// The same on a device.
+    pub(crate) fn on_device(self) -> Self {
+        Self { planned: Some(0), ..self }
     }
 
     /// The same with runs of no more than `most` rows, whatever comes: the model makes more of each than can be seen here.
@@ -112,7 +133,7 @@ impl BatchSize {
 
     /// The same with runs of no more than `most` rows, since more would take too many bytes; but of one.
     pub(crate) fn bounded(&self, most: usize) -> Self {
-        let most = most.max(1);
+        let most = self.possible(most);
         if most < self.rows {
             Self { rows: most, growth: None, unbounded: Some(Box::new(self.clone())), ..*self }
         } else {
@@ -126,6 +147,11 @@ impl BatchSize {
             Some(before) => Self { time_of_row: self.time_of_row, ..*before },
             None => self,
         }
+    }
+
+    /// Of `most` rows, as many as a run may have.
+    fn possible(&self, most: usize) -> usize {
+        if self.planned.is_some() { power_of_two(most) } else { most.max(1) }
     }
 
     /// How long `rows` rows will take, about; unknown before the first run.
@@ -153,6 +179,10 @@ impl BatchSize {
 
     /// Learns that a run of `rows` rows took `duration`.
     pub(super) fn observe(&mut self, rows: usize, duration: Duration) {
+        if self.planned.is_some_and(|planned| planned != rows) && !self.is_window {
+            self.planned = Some(rows);
+            return;
+        }
         self.time_of_row = duration.as_secs_f64() / rows.max(1) as f64;
         if rows < self.rows || self.is_window {
             return; // a remainder tells nothing of a whole batch
@@ -161,7 +191,7 @@ impl BatchSize {
             let fitting = rows as f64 * LONGEST_RUN.as_secs_f64() / duration.as_secs_f64();
             // One run may take long for another reason, such as a session that is made for it: it may grow again.
             self.growth = Some(Growth { most: self.rows, before: None });
-            self.rows = (fitting as usize).max(1);
+            self.rows = self.possible(fitting as usize);
             return;
         }
         let Some(growth) = &mut self.growth else { return };
@@ -225,6 +255,19 @@ mod tests {
         let heavy = BatchSize::growing(8, 8192).bounded(0);
         assert_eq!(heavy.rows(), 1, "one row always runs");
         assert_eq!(heavy.unbounded(), BatchSize::growing(8, 8192));
+    }
+
+    #[test]
+    fn on_a_device_the_first_run_of_a_size_tells_nothing() {
+        let mut size = BatchSize::growing(64, 8192).on_device();
+        size.observe(64, 900 * MS); // it was planned
+        assert_eq!((size.rows(), size.estimate(1)), (64, None));
+        size.observe(64, 4 * MS);
+        assert_eq!(size.rows(), 128);
+        size.observe(128, 900 * MS);
+        size.observe(128, 60 * MS); // too long for others that wait
+        assert_eq!(size.rows(), 64);
+        assert_eq!(BatchSize::new(8192).on_device().bounded(100).rows(), 64, "few numbers of rows");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::trial::MakeUp;
 use super::{BatchSize, batch_size};
 use crate::call::ModelOptions;
 use crate::encode::OutputColumn;
-use crate::engine::{Columnar, Executable, RunContext};
+use crate::engine::{Columnar, Executable, Placement, RunContext};
 use crate::error::{Result, bail};
 
 /// A model that takes words or pictures, before an engine has prepared its graph.
@@ -164,6 +164,14 @@ impl Executable for WithFront {
 
     fn device(&self) -> String {
         self.graph.device()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        self.graph.placement()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.graph.notes()
     }
 
     fn sessions(&self) -> usize {

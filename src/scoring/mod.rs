@@ -5,6 +5,7 @@
 //! ```
 
 mod agreement;
+mod auto;
 mod axes;
 mod batch;
 mod batch_size;
@@ -131,6 +132,7 @@ impl Predictor {
             chosen: self.chosen().to_owned(),
             engine: self.engine().to_owned(),
             device: self.device(),
+            nodes: self.nodes(),
             batch_size: self.batch_size.rows(),
             not_run_by: self.runner.refusals.clone(),
             takes_any_row: self.model().takes_any_row(),
@@ -212,6 +214,11 @@ impl Predictor {
     /// Where the model runs: `cpu`, `cuda:0`.
     pub fn device(&self) -> String {
         self.runner.executable.device()
+    }
+
+    /// How many of its nodes run on its device, and how many there are: `9 of 11`; where it runs on a device that says so.
+    pub(crate) fn nodes(&self) -> Option<String> {
+        self.runner.executable.placement().map(|placement| placement.to_string())
     }
 
     /// Whether its runs need cores alone, and no device.

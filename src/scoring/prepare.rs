@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion_predict_native::{ElementType, Model, Signature, TensorSpec};
 
+use super::auto;
 use super::axes;
 use super::features::name_features;
 use super::front::Front;
@@ -48,6 +49,21 @@ impl Predictor {
         request: PredictorRequest,
         engines: &[Arc<dyn Engine>],
         cancel: &CancelToken,
+    ) -> Result<Arc<Self>> {
+        if request.options.device == Some(Device::Auto) {
+            return auto::prepare(request, engines, cancel);
+        }
+        let timed = request.must_run;
+        Self::prepare_on(request, engines, cancel, timed)
+    }
+
+    /// As [`prepare`](Self::prepare), on the first device that an engine chooses if the options name none; learns what a row costs if it
+    /// is to be `timed`.
+    pub(super) fn prepare_on(
+        request: PredictorRequest,
+        engines: &[Arc<dyn Engine>],
+        cancel: &CancelToken,
+        timed: bool,
     ) -> Result<Arc<Self>> {
         let PredictorRequest { label, model, features, options, engine: choice, must_run } = &request;
         let front = Front::of(label, model, options)?;
@@ -96,6 +112,8 @@ impl Predictor {
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: options.device.unwrap_or_default(),
+            provider_options: options.provider.clone(),
+            max_device_memory: options.max_device_memory.map(|size| size.0),
             chosen: choice != engine::AUTO,
         };
         let of_engine = match &front {
@@ -124,7 +142,7 @@ impl Predictor {
         let observed = trial.observe(by_rows.as_ref(), &inputs, &axes, &selected)?;
         let health = Health::new(observed.as_ref().ok().map(|observed| observed.size));
         let row_cost = match &observed {
-            Ok(observed) if *must_run => trial.cost(by_rows.as_ref(), &inputs, observed.size)?,
+            Ok(observed) if timed => trial.cost(by_rows.as_ref(), &inputs, observed.size)?,
             _ => None,
         };
         let mut untried = None;
@@ -156,7 +174,7 @@ impl Predictor {
         });
         let of_front = front.as_ref().map(|front| front.notes().to_vec()).unwrap_or_default();
         let notes = [axes.note(&graph_inputs, &selected), guessed, untried].into_iter().flatten();
-        let notes = notes.chain(of_front).collect();
+        let notes = notes.chain(of_front).chain(runner.executable.notes()).chain(on_cpu_beside(&runner)).collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
                 InvalidModel,
@@ -219,6 +237,13 @@ impl Predictor {
             request,
         }))
     }
+}
+
+/// The note on nodes that run on the CPU, where others run on a device.
+fn on_cpu_beside(runner: &Runner) -> Option<String> {
+    let placement = runner.executable.placement().filter(|placement| !placement.on_cpu.is_empty())?;
+    let (device, operators) = (runner.executable.device(), placement.operators_on_cpu());
+    Some(format!("{placement} nodes run on device '{device}', the others on the CPU: {operators}"))
 }
 
 /// What calls of a model see that was not run: as its file declares it, with what FEATURES and OPTIONS say.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion_predict_native::Tensor;
 
 use super::axes::{RowAxes, placed};
-use crate::engine::{Executable, RunContext};
+use crate::engine::{Executable, Placement, RunContext};
 use crate::error::Result;
 
 /// A model whose rows are not first everywhere, or that takes more than calls give, behind inputs and outputs whose rows are
@@ -60,6 +60,14 @@ impl Executable for RowsFirst {
 
     fn device(&self) -> String {
         self.inner.device()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        self.inner.placement()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes()
     }
 
     fn sessions(&self) -> usize {

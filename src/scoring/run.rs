@@ -54,7 +54,11 @@ impl Scorer<'_> {
                 outputs
             }
         };
-        lap(&mut clock, &mut self.stats.run);
+        let mut run = Duration::ZERO;
+        lap(&mut clock, &mut run);
+        let waited = self.context.counts.take_waited();
+        self.stats.wait += waited;
+        self.stats.run += run.saturating_sub(waited);
         self.stats.texts += self.context.counts.take();
         let scores = predictor.decode(outputs, batch.rows, wanted)?;
         lap(&mut clock, &mut self.stats.decode);

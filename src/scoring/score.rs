@@ -1,7 +1,7 @@
 //! Scores the rows of a query, batch by batch.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{ArrayRef, UInt32Array, UInt64Array, new_empty_array, new_null_array};
 use datafusion::arrow::compute::{concat, take};
@@ -28,7 +28,7 @@ pub(crate) struct ScoreStats {
     pub batches: usize,
     /// Rows that could not be scored, and have NULL.
     pub rows_failed: usize,
-    /// Time for free cores to come.
+    /// Time for free cores to come, and for the device.
     pub wait: Duration,
     /// Time from Arrow to tensors.
     pub encode: Duration,
@@ -90,11 +90,11 @@ impl Scorer<'_> {
         let mut start = 0;
         while start < rows {
             let count = batch_size.rows().next_multiple_of(fixed).min(rows - start);
-            let (clock, remembered) = (std::time::Instant::now(), self.stats.remembered);
+            let (clock, waited, remembered) = (Instant::now(), self.stats.wait, self.stats.remembered);
             scores.push(self.score_batch(all.slice(start, count))?);
-            // Rows that were remembered say nothing of the model's speed.
+            // Rows that were remembered say nothing of the model's speed, and neither does the time in the line before a device.
             if self.stats.remembered == remembered {
-                batch_size.observe(count, clock.elapsed());
+                batch_size.observe(count, clock.elapsed().saturating_sub(self.stats.wait - waited));
             }
             start += count;
         }

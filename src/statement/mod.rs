@@ -2,6 +2,7 @@
 
 mod alter;
 mod create;
+mod devices;
 mod function;
 mod hints;
 mod job_rows;

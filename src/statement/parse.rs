@@ -35,6 +35,8 @@ pub enum PredictStatement {
     AlterModel(Change),
     /// `SHOW MODELS`
     ShowModels,
+    /// `SHOW DEVICES`
+    ShowDevices,
     /// `SHOW VERSIONS IN MODEL name`
     ShowVersions {
         /// The folded name.
@@ -99,6 +101,7 @@ impl fmt::Display for PredictStatement {
             Self::DropModel { name, version: Some(version), .. } => write!(f, "DROP MODEL {name}/{version}"),
             Self::AlterModel(change) => write!(f, "ALTER MODEL {}", change.model()),
             Self::ShowModels => f.write_str("SHOW MODELS"),
+            Self::ShowDevices => f.write_str("SHOW DEVICES"),
             Self::ShowVersions { name } => write!(f, "SHOW VERSIONS IN MODEL {name}"),
             Self::DescribeModel { name } => write!(f, "DESCRIBE MODEL {name}"),
             Self::CreateJob(create) => write!(f, "CREATE JOB {} AS {}", create.name, create.definition),
@@ -174,6 +177,10 @@ fn statement(parser: &mut DFParser) -> DFResult<PredictStatement> {
         ["SHOW", "MODELS", ..] => {
             skip(&mut parser.parser, 2);
             Ok(PredictStatement::ShowModels)
+        }
+        ["SHOW", "DEVICES", ..] => {
+            skip(&mut parser.parser, 2);
+            Ok(PredictStatement::ShowDevices)
         }
         ["SHOW", "VERSIONS", "IN", next] => {
             skip(&mut parser.parser, if *next == "MODEL" { 4 } else { 3 });

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::dialect::dialect_from_str;
 use super::job_rows::{self, JobView};
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
-use super::{hints, show, tables};
+use super::{devices, hints, show, tables};
 use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
@@ -72,6 +72,7 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             catalog.refresh().await?;
             context.read_batch(show::models(&runtime)?)
         }
+        PredictStatement::ShowDevices => context.read_batch(devices::devices(&runtime)?),
         PredictStatement::ShowVersions { name } => {
             catalog.refresh().await?;
             let snapshot = catalog.snapshot();

@@ -210,6 +210,9 @@ pub(super) fn model(
     row("call", "batch_size", predictor.batch_size().to_string());
     row("call", "engine", predictor.engine().to_owned());
     row("call", "device", predictor.device());
+    if let Some(nodes) = predictor.nodes() {
+        row("call", "nodes on device", nodes);
+    }
     row("call", "known devices", predictor.devices().join(", "));
     // A model that was loaded later was tried less.
     let ready = record.ready.as_ref();

@@ -4,22 +4,24 @@ mod arena;
 mod convert;
 mod library;
 mod message;
+mod placement;
 mod provider;
 mod session;
 mod size;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion_predict_native::Model;
+use datafusion_predict_native::{Model, Tensor};
 use ort::environment::Environment;
 
 pub use library::onnxruntime_folder;
 
-use super::{CoreBudget, Device, Engine, PrepareRequest, Prepared};
+use super::{CoreBudget, Device, DeviceQueue, Engine, Executable, PrepareRequest, Prepared, RunContext};
 use crate::error::{Error, Result, bail};
 use message::RuntimeError;
-use session::OrtExecutable;
+use session::{DevicePlace, OrtExecutable};
 
 /// Runs models with ONNX Runtime.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct OrtEngine {
     cores: Arc<CoreBudget>,
     /// Bytes that all runs on the CPU may take at once; 0 is no limit.
     memory_limit: u64,
+    /// The line before each device.
+    queues: Mutex<HashMap<Device, Arc<DeviceQueue>>>,
+    /// Options of providers that the app has set, with the kind of device that they are of.
+    provider_options: Vec<(String, String, String)>,
 }
 
 impl OrtEngine {
@@ -35,7 +41,8 @@ impl OrtEngine {
     ///
     /// A process has one ONNX Runtime: the first engine that loads a model decides which.
     pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
-        Self { library, cores, memory_limit: arena::default_limit() }
+        let (queues, provider_options) = (Mutex::default(), vec![]);
+        Self { library, cores, memory_limit: arena::default_limit(), queues, provider_options }
     }
 
     /// Lets all runs on the CPU, with what they keep for later ones, take `bytes` of memory; what asks for more is an error. 0
@@ -45,6 +52,35 @@ impl OrtEngine {
     #[must_use]
     pub fn with_memory_limit(self, bytes: u64) -> Self {
         Self { memory_limit: bytes, ..self }
+    }
+
+    /// Sets an option of the provider of all devices of a kind, such as `tensorrt`, for all models: also one that names a file, a
+    /// library or an address, which no statement may set. It is given to the provider as it is.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use datafusion_predict::{CoreBudget, OrtEngine};
+    /// let engine = OrtEngine::new(None, Arc::new(CoreBudget::default()))
+    ///     .with_provider_option("tensorrt", "trt_extra_plugin_lib_paths", "/opt/plugins/ours.so");
+    /// ```
+    #[must_use]
+    pub fn with_provider_option(mut self, kind: &str, name: &str, value: &str) -> Self {
+        self.provider_options.push((kind.to_owned(), name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// `device` for sessions of the model of `request`.
+    fn place(&self, device: Device, request: &PrepareRequest) -> DevicePlace {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_app = self.provider_options.iter().filter(|(kind, ..)| *kind == device.kind());
+        let of_app = of_app.map(|(_, name, value)| (name.clone(), value.clone()));
+        let limit = request.max_device_memory.map(|bytes| ("gpu_mem_limit".to_owned(), bytes.to_string()));
+        let of_model = request.provider_options.clone();
+        DevicePlace {
+            device,
+            queue: queues.entry(device).or_default().clone(),
+            options: of_app.chain(of_model).chain(limit).collect(),
+        }
     }
 
     fn environment(&self) -> Result<Environment> {
@@ -69,18 +105,57 @@ impl Engine for OrtEngine {
             return Ok(Prepared::Refused("static embeddings are no graph: the native engine looks them up".to_owned()));
         }
         let environment = self.environment()?;
-        let load = |device| OrtExecutable::load(model, request, device, environment.clone(), self.cores.clone());
+        let load = |device| {
+            let place = self.place(device, request);
+            OrtExecutable::load(model, request, place, environment.clone(), self.cores.clone())
+        };
         if request.device != Device::Auto {
             return Ok(Prepared::Ready(Arc::new(load(request.device)?)));
         }
+        let mut notes = vec![];
         for device in provider::candidates() {
             match load(device) {
                 Ok(executable) => return Ok(Prepared::Ready(Arc::new(executable))),
-                Err(error) => log::debug!("device {device} is not used for model '{}': {error}", model.uri()),
+                Err(error) => notes.push(format!("device 'auto' has tried {device}: {}", with_cause(&error))),
             }
         }
-        Ok(Prepared::Ready(Arc::new(load(Device::Cpu)?)))
+        Ok(Prepared::Ready(Arc::new(WithNotes { inner: load(Device::Cpu)?, notes })))
     }
+}
+
+/// A model on the CPU, and why it is on no device.
+#[derive(Debug)]
+struct WithNotes {
+    inner: OrtExecutable,
+    notes: Vec<String>,
+}
+
+impl Executable for WithNotes {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        self.inner.run(inputs, context)
+    }
+
+    fn device(&self) -> String {
+        self.inner.device()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn sessions(&self) -> usize {
+        self.inner.sessions()
+    }
+
+    fn size(&self) -> Option<usize> {
+        self.inner.size()
+    }
+}
+
+/// An error in one line, with what caused it.
+fn with_cause(error: &Error) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
 }
 
 /// What ONNX Runtime says of a model that it refuses.

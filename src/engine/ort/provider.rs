@@ -1,29 +1,35 @@
 //! Devices as ONNX Runtime's execution providers.
 
 use ort::ep::cuda::ConvAlgorithmSearch;
-use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
 
 use crate::engine::Device;
 
-/// The provider for `device`; sessions fail if it can't be used.
-pub(super) fn provider(device: Device) -> Option<ExecutionProviderDispatch> {
+/// The provider for `device` with its `options`, of which later ones count; sessions fail if it can't be used.
+pub(super) fn provider(device: Device, options: &[(String, String)]) -> Option<ExecutionProviderDispatch> {
     let provider = match device {
         Device::Cpu | Device::Auto => return None, // always there, and last
         // Products of floats are those of floats: with fewer digits, which is the provider's default, the score of a row depends
         // on the rows beside it.
-        Device::Cuda(id) => ep::CUDA::default()
-            .with_device_id(id.into())
-            .with_tf32(false)
-            // The default tries all algorithms anew for each number of rows.
-            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-            .build(),
-        Device::TensorRt(id) => ep::TensorRT::default().with_device_id(id.into()).build(),
-        Device::OpenVino => ep::OpenVINO::default().build(),
-        Device::CoreMl => ep::CoreML::default().build(),
+        Device::Cuda(id) => {
+            let provider = ep::CUDA::default()
+                .with_device_id(id.into())
+                .with_tf32(false)
+                // The default tries all algorithms anew for each number of rows.
+                .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
+            with(provider, options).build()
+        }
+        Device::TensorRt(id) => with(ep::TensorRT::default().with_device_id(id.into()), options).build(),
+        Device::OpenVino => with(ep::OpenVINO::default(), options).build(),
+        Device::CoreMl => with(ep::CoreML::default(), options).build(),
         Device::DirectMl(id) => ep::DirectML::default().with_device_id(id.into()).build(),
-        Device::WebGpu => ep::WebGPU::default().build(),
+        Device::WebGpu => with(ep::WebGPU::default(), options).build(),
     };
     Some(provider.error_on_failure())
+}
+
+fn with<P: ArbitrarilyConfigurableExecutionProvider>(provider: P, options: &[(String, String)]) -> P {
+    options.iter().fold(provider, |provider, (name, value)| provider.with_arbitrary_config(name, value))
 }
 
 /// The kinds of devices that the loaded library was built for.

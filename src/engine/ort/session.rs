@@ -2,8 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use datafusion_predict_native::{Model, Tensor};
 use ort::environment::Environment;
@@ -13,8 +12,9 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
 use super::message::RuntimeError;
+use super::placement::PlacementLog;
 use super::{convert, missing, provider, refused, size};
-use crate::engine::{CoreBudget, Device, Executable, PrepareRequest, RunContext, trim};
+use crate::engine::{CoreBudget, Device, DeviceQueue, Executable, Placement, PrepareRequest, RunContext, trim};
 use crate::error::{Error, Result, bail, error};
 
 /// Bytes of a constant that is computed when a model is loaded, at most: that memory has no other limit.
@@ -32,20 +32,19 @@ const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_pa
 /// Above this size of its shared weights, in bytes, a model is not prepacked: that would keep a second copy of each.
 const PREPACK_UP_TO: usize = 8 << 20;
 
-/// How often a run that waits for a device looks whether anybody still waits for it.
-const LOOK: Duration = Duration::from_millis(10);
-
 /// A model in ONNX Runtime. A session runs one batch at a time, so on the CPU there is a pool of them, no larger than the cores.
 ///
-/// A device has one session, and so one copy of the weights: its memory is short, and runs that share it only wait for each
-/// other in its own queue. Batches are encoded and decoded meanwhile.
+/// A device has one session, and so one copy of the weights: its memory is short. Its runs stand in the device's queue, with those of
+/// other models. Batches are encoded and decoded meanwhile.
 #[derive(Debug)]
 pub(super) struct OrtExecutable {
     label: String,
     /// The names of what runs take and give.
     inputs: Vec<String>,
     outputs: Vec<String>,
-    device: Device,
+    place: DevicePlace,
+    /// Where the nodes are, once a session was made for a device.
+    placement: OnceLock<Placement>,
     environment: Environment,
     cores: Arc<CoreBudget>,
     /// Bytes of each session, about.
@@ -54,19 +53,27 @@ pub(super) struct OrtExecutable {
     sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
     idle: Mutex<Vec<(usize, Session)>>,
-    /// A session has become idle.
-    given_back: Condvar,
     /// The model's large weights, in memory once for all sessions. They point into `model`.
     weights: Vec<(String, Arc<DynValue>)>,
     /// Dropped last: sessions and weights point into it.
     model: Arc<Model>,
 }
 
+/// A device for sessions, and how they use it.
+#[derive(Debug, Clone)]
+pub(super) struct DevicePlace {
+    pub device: Device,
+    /// The line before it.
+    pub queue: Arc<DeviceQueue>,
+    /// Options of its provider, of which later ones count.
+    pub options: Vec<(String, String)>,
+}
+
 impl OrtExecutable {
     pub(super) fn load(
         model: &Arc<Model>,
         request: &PrepareRequest,
-        device: Device,
+        place: DevicePlace,
         environment: Environment,
         cores: Arc<CoreBudget>,
     ) -> Result<Self> {
@@ -85,14 +92,14 @@ impl OrtExecutable {
             label: request.label.clone(),
             inputs,
             outputs,
-            device,
+            place,
+            placement: OnceLock::new(),
             environment,
             cores,
             weights,
             session_size,
             sessions: AtomicUsize::new(0),
             idle,
-            given_back: Condvar::new(),
         };
         let first = executable.create(1)?; // so that a model that can't be loaded fails here
         executable.give_back(1, first);
@@ -134,13 +141,30 @@ impl OrtExecutable {
             let set = builder.with_config_entry(WEIGHTS_FOLDER, folder.display().to_string());
             builder = set.map_err(|cause| refused(cause.into()))?;
         }
-        if let Some(provider) = provider::provider(self.device) {
-            builder = match builder.with_execution_providers([provider]) {
-                Ok(builder) => builder,
-                Err(cause) => match missing(self.device, cause.into())? {},
-            };
+        let device = self.place.device;
+        let Some(provider) = provider::provider(device, &self.place.options) else {
+            return builder.commit_from_memory(onnx).map_err(refused);
+        };
+        let log = PlacementLog::default();
+        builder = match builder.with_execution_providers([provider]) {
+            Ok(builder) => builder,
+            Err(cause) => match missing(device, cause.into())? {},
+        };
+        builder = builder.with_log_level(LogLevel::Verbose).map_err(|cause| refused(cause.into()))?;
+        builder = builder.with_logger(log.logger()).map_err(|cause| refused(cause.into()))?;
+        let session = builder.commit_from_memory(onnx).map_err(refused)?;
+        if let Some(placement) = log.finish() {
+            if placement.on_device == 0 {
+                bail!(
+                    DeviceMissing,
+                    "model '{}': device '{device}' runs none of its {} nodes: leave out the option 'device', which runs them on the CPU",
+                    self.label,
+                    placement.nodes()
+                );
+            }
+            let _ = self.placement.set(placement); // another session has the same
         }
-        builder.commit_from_memory(onnx).map_err(refused)
+        Ok(session)
     }
 
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
@@ -169,29 +193,23 @@ impl OrtExecutable {
         }
     }
 
-    /// The only session of a device, when its turn has come.
-    fn wait_for_device(&self, context: &RunContext) -> Result<Session> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some((_, session)) = idle.pop() {
-                return Ok(session);
-            }
-            if context.cancel.is_cancelled() {
-                bail!(Cancelled, "model '{}': the query was cancelled", self.label);
-            }
-            idle = self.given_back.wait_timeout(idle, LOOK).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     fn give_back(&self, threads: usize, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push((threads, session));
-        self.given_back.notify_one();
         // Sessions for other numbers of threads must not pile up: trees stand in memory once for each. There is room for
         // two such numbers, so that two queries do not drive out each other's.
         while idle.iter().map(|(threads, _)| threads).sum::<usize>() > 2 * self.cores.total() && idle.len() > 1 {
             idle.remove(0);
             self.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs in a session of so many threads.
+    fn run_with(&self, threads: usize, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let mut taken = Taken { session: Some(self.take(threads)?), threads, of: self };
+        match &mut taken.session {
+            Some(session) => self.run_in(session, inputs, context),
+            None => bail!(EngineFailed, "model '{}' has no session", self.label),
         }
     }
 
@@ -203,7 +221,7 @@ impl OrtExecutable {
         let values: Vec<_> = names.zip(values).collect();
         let mut options = RunOptions::new().map_err(failed)?;
         options.set_log_level(LogLevel::Fatal).map_err(failed)?;
-        if context.is_trial && self.device == Device::Cpu {
+        if context.is_trial && self.place.device == Device::Cpu {
             options.set(GIVE_BACK, "cpu:0").map_err(failed)?;
         }
         let options = Arc::new(options);
@@ -238,7 +256,7 @@ fn prepacks(model: &Model) -> bool {
     model.weights().iter().map(|weight| weight.data.size()).sum::<usize>() <= PREPACK_UP_TO
 }
 
-/// A session in use, which goes back whatever happens: others may wait for it.
+/// A session in use, which goes back whatever happens: a device has no other.
 struct Taken<'a> {
     session: Option<Session>,
     threads: usize,
@@ -255,17 +273,21 @@ impl Drop for Taken<'_> {
 
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        let threads = context.threads.clamp(1, self.cores.total());
-        let session = if self.device == Device::Cpu { self.take(threads)? } else { self.wait_for_device(context)? };
-        let mut taken = Taken { session: Some(session), threads, of: self };
-        match &mut taken.session {
-            Some(session) => self.run_in(session, inputs, context),
-            None => bail!(EngineFailed, "model '{}' has no session", self.label),
+        if self.place.device == Device::Cpu {
+            return self.run_with(context.threads.clamp(1, self.cores.total()), inputs, context);
+        }
+        match self.place.queue.run(context, || self.run_with(1, inputs, context)) {
+            Some(outputs) => outputs,
+            None => bail!(Cancelled, "model '{}': the query was cancelled", self.label),
         }
     }
 
     fn device(&self) -> String {
-        self.device.to_string()
+        self.place.device.to_string()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        self.placement.get().cloned()
     }
 
     fn sessions(&self) -> usize {

@@ -1,0 +1,155 @@
+//! Models on a real device provider: ONNX Runtime's WebGPU on a software driver, which `make webgpu` brings. It has memory and kernels of
+//! its own, and leaves nodes to the CPU, as a GPU's does.
+//!
+//! Skipped where it can't be had.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use common::{Ran, shell};
+
+/// The shell with the library and the driver; `None`, if they are not there.
+fn on_webgpu(statements: &[&str]) -> Option<Command> {
+    let folder = PathBuf::from(std::env::var_os("WEBGPU").filter(|folder| !folder.is_empty())?);
+    let driver = folder.join("driver/usr/lib/chromium");
+    if !driver.is_dir() {
+        return None;
+    }
+    let libraries = std::fs::read_dir(folder.join("ort/onnxruntime/capi")).expect("the package");
+    let libraries = libraries.map(|entry| entry.expect("an entry").path());
+    let is_library = |path: &PathBuf| path.to_string_lossy().contains("libonnxruntime.so");
+    let library = libraries.into_iter().find(is_library).expect("the library");
+    let mut command = shell();
+    for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        command.env(name, driver.join("vk_swiftshader_icd.json"));
+    }
+    command.env("LD_LIBRARY_PATH", &driver).arg("--onnxruntime").arg(library);
+    command.args(["-q", "--format", "csv"]).stdin(Stdio::null());
+    statements.iter().for_each(|statement| {
+        command.args(["-c", statement]);
+    });
+    Some(command)
+}
+
+fn run(statements: &[&str]) -> Option<Ran> {
+    let ran = on_webgpu(statements).map(|mut command| Ran::from(command.output().expect("the shell")));
+    if ran.is_none() {
+        eprintln!("skipped: there is no WebGPU (make webgpu)");
+    }
+    ran
+}
+
+/// All numbers that were printed.
+fn numbers(ran: &Ran) -> Vec<f64> {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let words = ran.stdout.split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+    words.filter_map(|word| word.parse::<f64>().ok()).filter(|number| number.is_finite()).collect()
+}
+
+/// Model, options, and a query of predictions by it.
+const MODELS: [(&str, &str, &str); 7] = [
+    (
+        "neural/diabetes_mlp.onnx",
+        "",
+        "SELECT predict('m', age, sex, bmi, bp, s1, s2, s3, s4, s5, s6) FROM 'tests/models/neural/diabetes_mlp.parquet' LIMIT 40",
+    ),
+    (
+        "neural/digits_cnn.onnx",
+        "",
+        "SELECT predict('m', pixels) FROM 'tests/models/neural/digits_cnn.parquet' LIMIT 20",
+    ),
+    ("texts/encoder", "", TEXTS),
+    ("texts/classifier", ", all_scores true", TEXTS),
+    ("texts/plain", "", TEXTS),
+    ("texts/positions", "", TEXTS),
+    (
+        "images/classifier",
+        ", all_scores true",
+        "SELECT predict('m', content) FROM files('tests/models/images/pictures/*.jpg') ORDER BY path",
+    ),
+];
+
+const TEXTS: &str = "SELECT predict('m', body) FROM (VALUES ('Where can I download my invoice?'), ('It rains'), (''),
+    ('My card was declined, although there is enough money on it.')) AS t(body)";
+
+#[test]
+fn neural_models_give_what_they_give_on_the_cpu() {
+    for (model, options, query) in MODELS {
+        let create =
+            |device: &str| format!("CREATE MODEL m FROM 'tests/models/{model}' OPTIONS (device '{device}'{options})");
+        let (there, here) = (create("webgpu"), create("cpu"));
+        let Some(there) = run(&["SET predict.engine = 'onnxruntime'", &there, query]) else { return };
+        let here = run(&["SET predict.engine = 'onnxruntime'", &here, query]).expect("it is there");
+        let (found, expected) = (numbers(&there), numbers(&here));
+        assert!(found.len() == expected.len() && found.len() > 10, "{model}: {} of {}", found.len(), expected.len());
+        let largest = expected.iter().fold(0_f64, |largest, value| largest.max(value.abs()));
+        let difference =
+            found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max);
+        assert!(difference <= 1e-4 * largest, "{model}: {difference} of {largest}");
+    }
+}
+
+#[test]
+fn a_device_has_one_session_and_says_how_many_nodes_it_has() {
+    let statements = [
+        "SET datafusion.execution.target_partitions = 8",
+        "CREATE MODEL m FROM 'tests/models/texts/encoder' OPTIONS (device 'webgpu')",
+        "SELECT count(predict('m', 'text ' || value)) FROM generate_series(1, 200) AS g(value)",
+        "SELECT device, sessions FROM predict.loaded",
+        "DESCRIBE MODEL m",
+        "SHOW DEVICES",
+    ];
+    let Some(ran) = run(&statements) else { return };
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("webgpu,1\n"), "{ran:?}");
+    let nodes = ran.stdout.lines().find_map(|line| line.strip_prefix("call,nodes on device,")).expect("the nodes");
+    let (there, all) = nodes.split_once(" of ").expect("some of all");
+    let (there, all): (usize, usize) = (there.parse().expect("a number"), all.parse().expect("a number"));
+    assert!(there > 10 && there < all, "{nodes}");
+    assert!(ran.stdout.contains("nodes run on device 'webgpu', the others on the CPU: "), "{ran:?}");
+    assert!(ran.stdout.lines().any(|line| line.starts_with("webgpu,") && line.ends_with("true")), "{ran:?}");
+}
+
+#[test]
+fn a_model_without_a_node_on_the_device_is_refused() {
+    let statements = [
+        "SET predict.engine = 'onnxruntime'",
+        "CREATE MODEL m FROM 'tests/models/sklearn/diabetes_forest.onnx' OPTIONS (device 'webgpu')",
+    ];
+    let Some(ran) = run(&statements) else { return };
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("device 'webgpu' runs none of its"), "{ran:?}");
+}
+
+#[test]
+fn a_run_on_the_device_is_cancelled() {
+    let text = "repeat('word ' || value || ' ', 20)";
+    let slow = format!("SELECT count(predict('m', {text})) FROM generate_series(1, 20000) AS g(value)");
+    let create =
+        "CREATE MODEL m FROM 'tests/models/texts/encoder' OPTIONS (device 'webgpu', max_run '300ms', validate false)";
+    let statements = [create, &slow];
+    let Some(ran) = run(&statements) else { return };
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("a run took longer than its option max_run allows (300ms)"), "{ran:?}");
+}
+
+#[test]
+fn options_of_the_provider_are_checked_and_reach_it() {
+    let create = |option: &str| {
+        format!("CREATE MODEL m FROM 'tests/models/images/classifier' OPTIONS (device 'webgpu', provider.{option})")
+    };
+    // With the channels last, the provider adds nodes that turn tensors.
+    let nodes = |layout: &str| {
+        let ran = run(&[&create(&format!("preferredlayout '{layout}'")), "DESCRIBE MODEL m"])?;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stdout.lines().find_map(|line| line.strip_prefix("call,nodes on device,")).map(str::to_owned)
+    };
+    let Some(first) = nodes("NCHW") else { return };
+    assert_ne!(Some(first), nodes("nhwc"));
+    let wrong = run(&[&create("preferedLayout 'NHWC'")]).expect("it is there");
+    assert!(wrong.stderr.contains("did you mean 'provider.preferredLayout'?"), "{wrong:?}");
+    let file = run(&[&create("forceCpuNodeNames '/etc/passwd'")]).expect("it is there");
+    assert!(file.stderr.contains("has no option 'provider.forcecpunodenames' that a statement may set"), "{file:?}");
+}

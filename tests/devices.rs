@@ -1,0 +1,233 @@
+//! How queries share a device: an engine of the test that has one, and runs models on it as slowly as the tests need.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod statements;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_predict::{
+    Device, DeviceQueue, Engine, Error, ErrorKind, Executable, Model, NativeEngine, Placement, PredictExt,
+    PredictRuntime, PredictSql, PrepareRequest, Prepared, Result, RunContext, Tensor,
+};
+use futures::StreamExt;
+use statements::{error, sql};
+
+/// A device that is not there: runs are the CPU's, one at a time.
+#[derive(Debug, Default)]
+struct Fake {
+    queue: DeviceQueue,
+    /// Runs that were made.
+    runs: AtomicUsize,
+    /// Of those, the ones during which the next run came to the line, encoded.
+    followed: AtomicUsize,
+    /// Runs at this moment, and the most there ever were.
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+    /// Whether a run waits for the next one to come to the line.
+    looks_for_next: AtomicBool,
+    /// Whether a run goes on until it is cancelled.
+    is_endless: AtomicBool,
+    /// Whether runs fail.
+    fails: AtomicBool,
+    /// The models of the runs, in their order.
+    order: Mutex<Vec<String>>,
+    /// Copies of models that were made ready.
+    loaded: AtomicUsize,
+}
+
+#[derive(Debug, Clone)]
+struct FakeEngine(Arc<Fake>);
+
+impl Engine for FakeEngine {
+    fn name(&self) -> &str {
+        "fake"
+    }
+
+    fn devices(&self) -> Vec<&'static str> {
+        vec!["webgpu"]
+    }
+
+    fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
+        let on_cpu = PrepareRequest { device: Device::Cpu, chosen: true, ..request.clone() };
+        self.0.loaded.fetch_add(1, Ordering::SeqCst);
+        Ok(match NativeEngine.prepare(model, &on_cpu)? {
+            Prepared::Ready(inner) => {
+                Prepared::Ready(Arc::new(OnFake { inner, label: request.label.clone(), device: self.0.clone() }))
+            }
+            refused => refused,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct OnFake {
+    inner: Arc<dyn Executable>,
+    label: String,
+    device: Arc<Fake>,
+}
+
+impl OnFake {
+    fn on_device(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let fake = &self.device;
+        let now = fake.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        fake.most_at_once.fetch_max(now, Ordering::SeqCst);
+        fake.runs.fetch_add(1, Ordering::SeqCst);
+        fake.order.lock().expect("no panic").push(self.label.clone());
+        let start = Instant::now();
+        while fake.looks_for_next.load(Ordering::SeqCst) && start.elapsed() < Duration::from_millis(500) {
+            if fake.queue.waiting() > 0 {
+                fake.followed.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            std::thread::yield_now();
+        }
+        while fake.is_endless.load(Ordering::SeqCst) && !context.cancel.is_cancelled() {
+            std::thread::yield_now();
+        }
+        let outputs = match fake.fails.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::EngineFailed, format!("model '{}': the device is gone", self.label))),
+            false => self.inner.run(inputs, context),
+        };
+        fake.at_once.fetch_sub(1, Ordering::SeqCst);
+        outputs
+    }
+}
+
+impl Executable for OnFake {
+    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        match self.device.queue.run(context, || self.on_device(inputs, context)) {
+            Some(outputs) => outputs,
+            None => Err(Error::new(ErrorKind::Cancelled, "the query was cancelled")),
+        }
+    }
+
+    fn device(&self) -> String {
+        "webgpu".to_owned()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        Some(Placement { on_device: 9, on_cpu: [("Cast".to_owned(), 1), ("Shape".to_owned(), 2)].into() })
+    }
+}
+
+/// A session of so many partitions, on so many cores, and its device.
+async fn session(partitions: usize, cores: usize) -> (SessionContext, Arc<Fake>) {
+    let fake = Arc::new(Fake::default());
+    let runtime = PredictRuntime::builder().with_cores(cores).with_engine(Arc::new(FakeEngine(fake.clone()))).build();
+    let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(256);
+    let state = SessionStateBuilder::new().with_default_features().with_config(config);
+    let ctx = SessionContext::new_with_state(state.with_predict(Arc::new(runtime)).build());
+    for name in ["first", "second", "third"] {
+        let create = format!(
+            "CREATE MODEL {name} FEATURES (a, b) FROM 'tests/models/queries/linear.onnx' OPTIONS (device 'webgpu', batch_size 256)"
+        );
+        sql(&ctx, &create).await;
+    }
+    (ctx, fake)
+}
+
+/// Rows of a table in as many partitions as the session has.
+const ROWS: &str = "(SELECT value * 1.0 AS a, value * 0.5 AS b FROM generate_series(1, 20000) AS g(value))";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_partitions_share_one_copy_and_one_run_at_a_time() {
+    let (ctx, fake) = session(8, 2).await;
+    let loaded = fake.loaded.load(Ordering::SeqCst);
+    let query = format!("SELECT count(p) AS n, sum(p) AS s FROM (SELECT predict('first', a, b) AS p FROM {ROWS})");
+    let batches = sql(&ctx, &query).await;
+    assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 20_000);
+    assert_eq!(fake.loaded.load(Ordering::SeqCst), loaded, "what was created is at work already");
+    assert_eq!(fake.most_at_once.load(Ordering::SeqCst), 1);
+    let (ours, _) = session(1, 1).await;
+    let alone = sql(&ours, &query).await;
+    let sum = |batches: &[datafusion::arrow::array::RecordBatch]| {
+        let sum =
+            datafusion::arrow::compute::cast(batches[0].column(1), &datafusion::arrow::datatypes::DataType::Float64);
+        sum.expect("numbers").as_primitive::<Float64Type>().value(0)
+    };
+    assert!((sum(&batches) / sum(&alone) - 1.0).abs() < 1e-6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_batch_is_encoded_while_one_is_on_the_device() {
+    for (partitions, cores) in [(1, 1), (1, 2), (4, 2)] {
+        let (ctx, fake) = session(partitions, cores).await;
+        let before = fake.runs.load(Ordering::SeqCst);
+        fake.looks_for_next.store(true, Ordering::SeqCst);
+        sql(&ctx, &format!("SELECT sum(predict('first', a, b)) FROM {ROWS}")).await;
+        let runs = fake.runs.load(Ordering::SeqCst) - before;
+        let followed = fake.followed.load(Ordering::SeqCst);
+        assert!(runs >= 20, "{runs}");
+        // Behind the last one nothing comes; behind the first, perhaps not yet.
+        assert!(followed + 3 >= runs, "{partitions} partitions, {cores} cores: {followed} of {runs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_take_turns() {
+    let (ctx, fake) = session(4, 2).await;
+    fake.order.lock().expect("no panic").clear();
+    fake.looks_for_next.store(true, Ordering::SeqCst);
+    let query = |model: &str| format!("SELECT sum(predict('{model}', a, b)) FROM {ROWS}");
+    let (one, two, three) = (query("first"), query("second"), query("third"));
+    tokio::join!(sql(&ctx, &one), sql(&ctx, &two), sql(&ctx, &three));
+    let order = fake.order.lock().expect("no panic").clone();
+    for model in ["first", "second", "third"] {
+        // None waits until another is done with all of its rows.
+        let first = order.iter().position(|ran| ran == model);
+        let last = order.iter().rposition(|ran| ran == model);
+        let others =
+            order.iter().enumerate().filter(|(at, ran)| *ran != model && Some(*at) > first && Some(*at) < last);
+        assert!(others.count() > 10, "{model}: {order:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_query_leaves_the_device_to_others() {
+    let (ctx, fake) = session(4, 2).await;
+    fake.is_endless.store(true, Ordering::SeqCst);
+    let query = format!("SELECT predict('first', a, b) FROM {ROWS}");
+    for _ in 0..3 {
+        let before = fake.runs.load(Ordering::SeqCst);
+        let mut stream = ctx.predict_sql(&query).await.expect("a plan").execute_stream().await.expect("a stream");
+        let next = stream.next();
+        tokio::select! {
+            batch = next => panic!("no batch is done: {batch:?}"),
+            () = async { while fake.runs.load(Ordering::SeqCst) == before { tokio::task::yield_now().await } } => {}
+        }
+        drop(stream);
+    }
+    fake.is_endless.store(false, Ordering::SeqCst);
+    let rows = sql(&ctx, &format!("SELECT count(predict('second', a, b)) FROM {ROWS}")).await;
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 20_000);
+    assert_eq!(fake.queue.waiting(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_is_an_error_and_the_next_query_works() {
+    let (ctx, fake) = session(4, 2).await;
+    fake.fails.store(true, Ordering::SeqCst);
+    let query = format!("SELECT count(predict('first', a, b)) FROM {ROWS}");
+    let problem = error(&ctx, &query).await;
+    assert!(problem.contains("model 'first': the device is gone"), "{problem}");
+    fake.fails.store(false, Ordering::SeqCst);
+    let rows = sql(&ctx, &query).await;
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_not_on_the_device_are_told() {
+    let (ctx, _) = session(1, 1).await;
+    let told = ctx.predict_sql("DESCRIBE MODEL first").await.expect("a model").to_string().await.expect("rows");
+    assert!(told.contains("9 of 12 nodes run on device 'webgpu', the others on the CPU: Cast, Shape (2)"), "{told}");
+    assert!(told.contains("nodes on device"), "{told}");
+    let plan = format!("EXPLAIN ANALYZE SELECT predict('first', a, b) FROM {ROWS}");
+    let plan = ctx.predict_sql(&plan).await.expect("a plan").to_string().await.expect("rows");
+    assert!(plan.contains("device=webgpu, nodes=9 of 12"), "{plan}");
+}
