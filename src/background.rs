@@ -33,11 +33,19 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Does `work` after `delay`, unless what is returned is dropped before.
-pub(crate) fn after(delay: Duration, work: impl FnOnce() + Send + 'static) -> Result<AbortOnDrop> {
+/// Does `work` once `left` is no time at all, unless what is returned is dropped before.
+pub(crate) fn once(
+    left: impl Fn() -> Duration + Send + 'static,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<AbortOnDrop> {
     let task = handle()?.spawn(async move {
-        tokio::time::sleep(delay).await;
-        work();
+        loop {
+            let left = left();
+            if left.is_zero() {
+                return work();
+            }
+            tokio::time::sleep(left).await;
+        }
     });
     Ok(AbortOnDrop(task.abort_handle()))
 }

@@ -1,7 +1,7 @@
 //! The cores that all runs share.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -90,6 +90,10 @@ impl Cores {
 }
 
 /// Cores that a thread works with, and gives up while it waits for something else.
+///
+/// Nobody waits for them afterwards: what a thread does after a run on a device is quick, and a thread that waits for cores, which are
+/// with a job that waits for a thread, would wait for ever. So cores are taken again if they are free, and else what is left of the run is
+/// done without.
 #[derive(Debug)]
 pub struct CoreLease {
     budget: Arc<CoreBudget>,
@@ -102,24 +106,28 @@ impl CoreLease {
         Self { budget, cores: Mutex::new(Some(cores)) }
     }
 
-    /// Does `wait` while others have the cores, and waits until they are free again, on this thread, which must be one that may block.
+    /// Does `wait` while others have the cores, and takes them again if they are free then.
     pub fn without<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _again = cores.map(|cores| Again { lease: self, count: cores.count() });
-        wait()
+        let count = self.release();
+        let result = wait();
+        if count > 0 {
+            *self.cores() = self.budget.try_take(count);
+        }
+        result
     }
-}
 
-/// Takes cores again when it is dropped, also after a panic.
-struct Again<'a> {
-    lease: &'a CoreLease,
-    count: usize,
-}
+    /// Gives the cores up, and says how many they were.
+    pub(crate) fn release(&self) -> usize {
+        self.cores().take().map_or(0, |cores| cores.count())
+    }
 
-impl Drop for Again<'_> {
-    fn drop(&mut self) {
-        let cores = futures::executor::block_on(self.lease.budget.take(self.count));
-        *self.lease.cores.lock().unwrap_or_else(PoisonError::into_inner) = Some(cores);
+    /// Whether there are cores at this moment.
+    pub(crate) fn is_held(&self) -> bool {
+        self.cores().is_some()
+    }
+
+    fn cores(&self) -> MutexGuard<'_, Option<Cores>> {
+        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What runs count beside their rows.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What runs count: those of models of texts, and those on devices. Others count nothing.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct RunCounts {
     pub repeated: AtomicUsize,
     /// Nanoseconds that runs have waited for their device.
     pub waited: AtomicU64,
+    /// Since when a run waits.
+    waiting_since: Mutex<Option<Instant>>,
 }
 
 /// Such counts of texts at one moment.
@@ -29,6 +32,27 @@ pub(crate) struct TextCounts {
 }
 
 impl RunCounts {
+    /// Does `wait`, and counts the time that it takes.
+    pub(crate) fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        *self.since() = Some(start);
+        let result = wait();
+        let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(waited, Ordering::Relaxed);
+        *self.since() = None;
+        result
+    }
+
+    /// The time that runs have waited for their device, with that of a run that still waits.
+    pub(crate) fn waited_until_now(&self) -> Duration {
+        let now = self.since().map_or(Duration::ZERO, |since| since.elapsed());
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed)) + now
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The time that runs have waited for their device, which is zero again.
     pub(crate) fn take_waited(&self) -> Duration {
         Duration::from_nanos(self.waited.swap(0, Ordering::Relaxed))

@@ -1,9 +1,8 @@
 //! The line before a device.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::RunContext;
 
@@ -38,13 +37,10 @@ struct Line {
 
 impl DeviceQueue {
     /// Does `run` on the device, when those who came before are done; `None` if it is cancelled before. The time in the line is added
-    /// to [`RunCounts::waited`](super::RunCounts::waited).
+    /// to [`RunCounts::waited`](super::RunCounts::waited), and is not part of the run's own.
     pub fn run<T>(&self, context: &RunContext, run: impl FnOnce() -> T) -> Option<T> {
         context.without_cores(|| {
-            let start = Instant::now();
-            let place = self.wait(context);
-            let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            context.counts.waited.fetch_add(waited, Ordering::Relaxed);
+            let place = context.counts.while_waiting(|| self.wait(context));
             let _place = place?;
             Some(run())
         })
@@ -96,7 +92,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use proptest::prelude::*;
 
@@ -149,7 +145,11 @@ mod tests {
         assert_eq!(cores.free(), 0);
         let context = RunContext { cores: Some(lease.clone()), ..RunContext::default() };
         assert_eq!(queue.run(&context, || cores.free()), Some(1));
-        assert_eq!(cores.free(), 0, "what follows needs a core again");
+        assert_eq!(cores.free(), 0, "what follows has the core again");
+        let other = queue.run(&context, || cores.try_take(1).expect("it is free"));
+        assert!(other.is_some() && !lease.is_held(), "nobody waits for a core that another has");
+        drop(other);
+        assert_eq!(cores.free(), 1);
         context.cancel.cancel();
         assert_eq!(queue.run(&context, || ()), None);
         drop((context, lease));
@@ -178,12 +178,9 @@ mod tests {
                             let own = futures::executor::block_on(budget.take(1));
                             let lease = Arc::new(CoreLease::new(budget.clone(), own));
                             let context = RunContext { cancel: token.clone(), cores: Some(lease), ..RunContext::default() };
-                            let work = |milliseconds: u64| {
-                                assert!(at_work.fetch_add(1, Ordering::SeqCst) < cores, "more at work than cores");
-                                std::thread::sleep(Duration::from_micros(100 * milliseconds));
-                                at_work.fetch_sub(1, Ordering::SeqCst);
-                            };
-                            work(*model as u64); // encodes
+                            assert!(at_work.fetch_add(1, Ordering::SeqCst) < cores, "more at work than cores");
+                            std::thread::sleep(Duration::from_micros(100 * *model as u64)); // encodes
+                            at_work.fetch_sub(1, Ordering::SeqCst);
                             let ran = queue.run(&context, || {
                                 assert_eq!(on_device.fetch_add(1, Ordering::SeqCst), 0, "two on the device");
                                 std::thread::sleep(Duration::from_micros(100 * time));
@@ -192,7 +189,6 @@ mod tests {
                             if ran.is_none() {
                                 break;
                             }
-                            work(0); // decodes
                         }
                         done.fetch_add(1, Ordering::SeqCst);
                     });

@@ -14,17 +14,20 @@ pub(crate) struct Hardware {
     pub memory: Option<u64>,
 }
 
-/// The processor, and what NVIDIA's driver names, in the order of its places on the bus; `cuda:0` is the first of them unless
-/// `CUDA_DEVICE_ORDER` says otherwise. Other devices can't be told without their libraries.
+/// The processor, and what NVIDIA's driver names. Other devices can't be told without their libraries.
+///
+/// CUDA numbers several GPUs by their speed, which can't be seen here, unless `CUDA_DEVICE_ORDER` says `PCI_BUS_ID`: without that they are
+/// `cuda` alone.
 pub(crate) fn hardware() -> Vec<Hardware> {
     let mut found = vec![processor()];
     let gpus = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let mut gpus: Vec<_> = gpus.map(|gpu| gpu.path()).collect();
     gpus.sort();
-    let models = gpus.iter().map(|gpu| line(&gpu.join("information").display().to_string(), "Model:"));
-    found.extend(models.enumerate().map(|(number, name)| Hardware {
-        device: format!("cuda:{number}"),
-        name,
+    let by_bus = std::env::var_os("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID");
+    let numbered = gpus.len() == 1 || by_bus;
+    found.extend(gpus.iter().enumerate().map(|(number, gpu)| Hardware {
+        device: if numbered { format!("cuda:{number}") } else { "cuda".to_owned() },
+        name: line(&gpu.join("information").display().to_string(), "Model:"),
         memory: None,
     }));
     found

@@ -113,7 +113,8 @@ pub struct PrepareRequest {
 pub trait Executable: Debug + Send + Sync {
     /// Runs the model once: the inputs in the order of its signature, the outputs in the order of the request.
     ///
-    /// The caller has taken the cores, and checks what comes back. Called by many threads at once.
+    /// The caller has taken the cores, and checks what comes back. Called by many threads at once. What runs on a device gives them up
+    /// meanwhile, as [`DeviceQueue::run`] does.
     ///
     /// # Errors
     /// An engine that fails, for whatever reason; a run that was cancelled.
@@ -135,6 +136,11 @@ pub trait Executable: Debug + Send + Sync {
     /// What a user should know of how it runs, each in a sentence.
     fn notes(&self) -> Vec<String> {
         vec![]
+    }
+
+    /// What it computes otherwise than by default, where the app has chosen that: predictions that are kept on disk are kept for each.
+    fn variant(&self) -> String {
+        String::new()
     }
 
     /// How many copies of the model it keeps, each for one run at a time; one, if any number of runs share it.

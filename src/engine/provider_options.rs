@@ -1,6 +1,7 @@
 //! Options of ONNX Runtime's providers that a statement may set: `OPTIONS (device 'cuda:0', provider.use_tf32 true)`.
 //!
-//! What names a file, a library or an address is not among them: whoever may write SQL may not choose those. An app sets them by
+//! What names a file, a library or an address is not among them: whoever may write SQL may not choose those. Neither are graphs of
+//! recorded runs, which give the inputs of the first run to all others unless their memory is bound. An app sets them by
 //! [`OrtEngine::with_provider_option`](crate::OrtEngine::with_provider_option).
 
 use Values::{Number, OneOf, Switch, Words};
@@ -41,7 +42,6 @@ const TENSORRT: &[(&str, Values)] = &[
     ("trt_build_heuristics_enable", Switch),
     ("trt_builder_optimization_level", Number),
     ("trt_context_memory_sharing_enable", Switch),
-    ("trt_cuda_graph_enable", Switch),
     ("trt_dla_core", Number),
     ("trt_dla_enable", Switch),
     ("trt_fp16_enable", Switch),
@@ -76,7 +76,6 @@ const BUFFERS: Values = OneOf(&["disabled", "lazyRelease", "simple", "bucket"]);
 
 const WEBGPU: &[(&str, Values)] = &[
     ("defaultBufferCacheMode", BUFFERS),
-    ("enableGraphCapture", Switch),
     ("preferredLayout", OneOf(&["NCHW", "NHWC"])),
     ("queryResolveBufferCacheMode", BUFFERS),
     ("storageBufferCacheMode", BUFFERS),
@@ -161,6 +160,8 @@ mod tests {
             (Device::Cuda(0), "device_id"),
             (Device::OpenVino, "cache_dir"),
             (Device::WebGpu, "dawnProcTable"),
+            (Device::WebGpu, "enableGraphCapture"),
+            (Device::TensorRt(0), "trt_cuda_graph_enable"),
         ] {
             assert!(problem(device, name, "1").contains("that a statement may set"), "{name}");
         }

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 
 use crate::encode::ImageInfo;
 
-/// `image_info(bytes)`: the format, the size and the kind of the picture in a file. Only the file's beginning is read.
+/// `image_info(bytes)`: the format, the size and the kind of the picture in a file, which is not decoded.
 ///
 /// ```sql
 /// SELECT path, image_info(content)['width'] AS width FROM files('photos/*.jpg') WHERE image_info(content) IS NOT NULL;
@@ -58,7 +58,7 @@ impl ScalarUDFImpl for ImageInfoFunction {
         static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
             let what = "Tells what the file of a picture says of it: format, width and height in pixels (of the upright picture), \
                         channels and their bits after decoding, and EXIF's number of its orientation. NULL for what is no JPEG, PNG or WebP. \
-                        Only the file's beginning is read.";
+                        The picture is not decoded.";
             Documentation::builder(DOC_SECTION_OTHER, what, "image_info(bytes)")
                 .with_argument("bytes", "What is in the file.")
                 .with_sql_example("```sql\nSELECT path, image_info(content)['width'] FROM files('photos/*.jpg');\n```")

@@ -15,7 +15,7 @@ use datafusion_predict_udfs::{ModelResolver, PredictFunction, ScoringModel, bind
 use super::calls::has_expr;
 use super::names::keep_name;
 use super::sort_wildcards::with_columns_of_from;
-use super::{outcomes, provenance};
+use super::{outcomes, provenance, tokenizers};
 use crate::config::PredictConfig;
 use crate::registry::RegisteredModel;
 
@@ -97,11 +97,10 @@ fn by_engine(model: Arc<dyn ScoringModel>, engine: &str) -> Arc<dyn ScoringModel
 
 /// The resolvers of a plan's calls, usually one, each as it was when the first call was bound.
 #[derive(Default)]
-struct Pinned(Vec<(Arc<dyn ModelResolver>, Arc<dyn ModelResolver>)>);
+pub(super) struct Pinned(Vec<(Arc<dyn ModelResolver>, Arc<dyn ModelResolver>)>);
 
 impl Pinned {
-    fn of(&mut self, function: &PredictFunction) -> Arc<dyn ModelResolver> {
-        let resolver = function.resolver();
+    pub(super) fn of(&mut self, resolver: &Arc<dyn ModelResolver>) -> Arc<dyn ModelResolver> {
         if let Some((_, pinned)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, resolver)) {
             return pinned.clone();
         }
@@ -112,10 +111,11 @@ impl Pinned {
 }
 
 fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Transformed<LogicalPlan>> {
-    if !has_expr(&plan, |expr| unbound(expr).is_some())? {
-        return Ok(Transformed::no(plan));
+    let plan = tokenizers::with_versions(plan, pinned)?;
+    if !has_expr(&plan.data, |expr| unbound(expr).is_some())? {
+        return Ok(plan);
     }
-    let plan = with_columns_of_from(plan)?;
+    let plan = with_columns_of_from(plan.data)?;
     if plan.transformed {
         // The sort, which holds the calls, stands below the columns that come out.
         return plan.transform_data(|plan| plan.map_children(|sort| bind_node(sort, engine, pinned)));
@@ -131,7 +131,7 @@ fn bind_node(plan: LogicalPlan, engine: &str, pinned: &mut Pinned) -> Result<Tra
         let bound = expr.transform_up(|expr| match unbound(&expr) {
             Some((function, call)) => {
                 let choose = |model| by_engine(model, engine);
-                let resolver = pinned.of(function);
+                let resolver = pinned.of(function.resolver());
                 bind_call(function, resolver.as_ref(), call.args.clone(), input.as_deref(), &schema, &choose)
                     .map(Transformed::yes)
                     .map_err(|error| if sorts_distinct { of_select_list_alone(error) } else { error })

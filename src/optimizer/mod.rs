@@ -15,6 +15,7 @@ mod place;
 mod projection_pushdown;
 mod provenance;
 mod sort_wildcards;
+mod tokenizers;
 mod without_calls;
 
 use std::sync::Arc;

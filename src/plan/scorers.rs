@@ -66,11 +66,13 @@ impl Scorers {
         let lease = Arc::new(CoreLease::new(self.cores.clone(), cores));
         while let Some(job) = self.next() {
             job(&lease);
-            if start.elapsed() > SHIFT {
-                drop(lease);
+            // After a run on a device there may be none.
+            if start.elapsed() > SHIFT || !lease.is_held() {
+                lease.release();
                 return self.begin();
             }
         }
+        lease.release(); // whoever has kept a part of the job has no cores for it
     }
 
     /// The next job; without one, this thread is at work no more.

@@ -236,7 +236,8 @@ impl PredictStream {
             None => self.plan.model.load().await?,
         };
         self.plan.ran.note(&predictor);
-        self.batch_size = self.plan.batch_size.map_or_else(|| predictor.batch_sizing(), BatchSize::new);
+        let asked = |rows| BatchSize::asked(rows, predictor.runs_on_cpu());
+        self.batch_size = self.plan.batch_size.map_or_else(|| predictor.batch_sizing(), asked);
         self.predictor = Some(predictor);
         Ok(())
     }

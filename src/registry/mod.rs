@@ -344,6 +344,7 @@ impl ModelRegistry {
             );
         }
         self.state().models.insert(record.sha256.clone(), Arc::downgrade(&model));
+        let chosen_device = record.ready.as_ref().and_then(|ready| ready.device.parse().ok());
         let request = PredictorRequest {
             options: record.options.clone(),
             label: order.label,
@@ -351,6 +352,8 @@ impl ModelRegistry {
             features: order.features,
             engine: order.engine,
             must_run: false,
+            cores: self.cores.total(),
+            chosen_device,
         };
         let engines = self.engines.clone();
         background::blocking(move || Predictor::prepare(request, &engines, &cancel)).await

@@ -7,6 +7,8 @@ use super::PredictRuntime;
 use crate::byte_size::ByteSize;
 use crate::catalog::{ModelCatalog, ObjectStoreCatalog};
 #[cfg(feature = "onnxruntime")]
+use crate::engine::Device;
+#[cfg(feature = "onnxruntime")]
 use crate::engine::ort::OrtEngine;
 use crate::engine::{CoreBudget, Engine, NativeEngine};
 use crate::registry::{Limits, ModelRegistry};
@@ -28,7 +30,7 @@ pub struct PredictRuntimeBuilder {
     #[cfg(feature = "onnxruntime")]
     onnxruntime_memory: Option<u64>,
     #[cfg(feature = "onnxruntime")]
-    provider_options: Vec<(String, String, String)>,
+    provider_options: Vec<(Device, String, String)>,
     cores: Option<usize>,
     limits: Limits,
 }
@@ -58,10 +60,10 @@ impl PredictRuntimeBuilder {
         Self { onnxruntime_memory: Some(bytes), ..self }
     }
 
-    /// Sets an option of ONNX Runtime's provider for all devices of a kind: see [`OrtEngine::with_provider_option`].
+    /// Sets an option of ONNX Runtime's provider of `device`, whatever its number: see [`OrtEngine::with_provider_option`].
     #[cfg(feature = "onnxruntime")]
-    pub fn with_provider_option(mut self, kind: &str, name: &str, value: &str) -> Self {
-        self.provider_options.push((kind.to_owned(), name.to_owned(), value.to_owned()));
+    pub fn with_provider_option(mut self, device: Device, name: &str, value: &str) -> Self {
+        self.provider_options.push((device, name.to_owned(), value.to_owned()));
         self
     }
 
@@ -112,7 +114,7 @@ impl PredictRuntimeBuilder {
         {
             let ort = OrtEngine::new(self.onnxruntime, cores.clone());
             let options = self.provider_options.iter();
-            let ort = options.fold(ort, |ort, (kind, name, value)| ort.with_provider_option(kind, name, value));
+            let ort = options.fold(ort, |ort, (device, name, value)| ort.with_provider_option(*device, name, value));
             engines.push(Arc::new(match self.onnxruntime_memory {
                 Some(bytes) => ort.with_memory_limit(bytes),
                 None => ort,

@@ -214,6 +214,8 @@ impl PredictRuntime {
             options,
             engine: engine.to_owned(),
             must_run: true,
+            cores: self.registry.cores().total(),
+            chosen_device: None,
         };
         let engines = self.registry.engines().clone();
         background::cancellable(move |cancel| Predictor::prepare(request, &engines, cancel)).await

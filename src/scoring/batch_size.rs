@@ -119,6 +119,11 @@ impl BatchSize {
         Self { planned: Some(0), ..self }
     }
 
+    /// Runs of `rows` rows, as somebody asks for.
+    pub(crate) fn asked(rows: usize, on_cpu: bool) -> Self {
+        if on_cpu { Self::new(rows) } else { Self::new(rows).on_device() }
+    }
+
     /// The same with runs of no more than `most` rows, whatever comes: the model makes more of each than can be seen here.
     pub(super) fn of_at_most(self, most: usize) -> Self {
         let most = most.max(1);
@@ -144,7 +149,7 @@ impl BatchSize {
     /// The size that was [bounded](Self::bounded): the next batch may have lighter rows.
     pub(crate) fn unbounded(self) -> Self {
         match self.unbounded {
-            Some(before) => Self { time_of_row: self.time_of_row, ..*before },
+            Some(before) => Self { time_of_row: self.time_of_row, planned: self.planned, ..*before },
             None => self,
         }
     }
@@ -179,12 +184,13 @@ impl BatchSize {
 
     /// Learns that a run of `rows` rows took `duration`.
     pub(super) fn observe(&mut self, rows: usize, duration: Duration) {
-        if self.planned.is_some_and(|planned| planned != rows) && !self.is_window {
+        let is_remainder = rows < self.rows || self.is_window;
+        if !is_remainder && self.planned.is_some_and(|planned| planned != rows) {
             self.planned = Some(rows);
             return;
         }
         self.time_of_row = duration.as_secs_f64() / rows.max(1) as f64;
-        if rows < self.rows || self.is_window {
+        if is_remainder {
             return; // a remainder tells nothing of a whole batch
         }
         if duration > LONGEST_RUN {
@@ -262,12 +268,19 @@ mod tests {
         let mut size = BatchSize::growing(64, 8192).on_device();
         size.observe(64, 900 * MS); // it was planned
         assert_eq!((size.rows(), size.estimate(1)), (64, None));
+        size.observe(10, MS); // a remainder
         size.observe(64, 4 * MS);
         assert_eq!(size.rows(), 128);
         size.observe(128, 900 * MS);
         size.observe(128, 60 * MS); // too long for others that wait
         assert_eq!(size.rows(), 64);
-        assert_eq!(BatchSize::new(8192).on_device().bounded(100).rows(), 64, "few numbers of rows");
+        let mut bounded = BatchSize::new(8192).on_device().bounded(100);
+        assert_eq!(bounded.rows(), 64, "few numbers of rows");
+        for _ in 0..2 {
+            bounded.observe(64, 64 * MS / 10);
+            bounded = bounded.unbounded().bounded(100);
+        }
+        assert!(bounded.estimate(1).is_some(), "it learns though rows are bounded");
     }
 
     #[test]

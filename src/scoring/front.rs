@@ -122,7 +122,7 @@ impl Front {
     pub(super) fn batch_size(&self, model: &Model, asked: Option<usize>, on_cpu: bool) -> BatchSize {
         match (self, asked) {
             (Self::Texts(_), rows) => BatchSize::windows(rows.unwrap_or(text::WINDOW)),
-            (Self::Images(_), Some(rows)) => BatchSize::new(rows),
+            (Self::Images(_), Some(rows)) => BatchSize::asked(rows, on_cpu),
             (Self::Images(images), None) => {
                 batch_size::choose(model, on_cpu, images.row_elements()).of_at_most(images.most_rows())
             }
@@ -172,6 +172,10 @@ impl Executable for WithFront {
 
     fn notes(&self) -> Vec<String> {
         self.graph.notes()
+    }
+
+    fn variant(&self) -> String {
+        self.graph.variant()
     }
 
     fn sessions(&self) -> usize {

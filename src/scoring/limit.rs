@@ -1,6 +1,6 @@
 //! Ends runs that take too long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::background;
 use crate::cancel::CancelToken;
@@ -20,7 +20,10 @@ pub(super) fn limited<T>(
     let Some(max_run) = max_run else { return run(context) };
     // Of this run alone: the query's token may have other runs.
     let cancel = CancelToken::default();
-    let timer = background::after(max_run, {
+    let (start, counts, before) = (Instant::now(), context.counts.clone(), context.counts.waited_until_now());
+    // The time in the line before a device is not the run's own.
+    let own = move || start.elapsed().saturating_sub(counts.waited_until_now().saturating_sub(before));
+    let timer = background::once(move || max_run.saturating_sub(own()), {
         let cancel = cancel.clone();
         move || cancel.cancel()
     })?;
@@ -45,6 +48,7 @@ pub(super) fn limited<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::DeviceQueue;
     use crate::error::ErrorKind;
 
     fn until_cancelled(context: &RunContext) -> Result<()> {
@@ -52,6 +56,31 @@ mod tests {
             std::thread::yield_now();
         }
         bail!(Cancelled, "it was cancelled")
+    }
+
+    #[test]
+    fn the_line_before_a_device_is_not_counted() {
+        let (queue, limit) = (DeviceQueue::default(), Some(Duration::from_millis(40)));
+        let (release, first) = (CancelToken::default(), RunContext::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                queue.run(&first, || {
+                    while !release.is_cancelled() {
+                        std::thread::yield_now();
+                    }
+                })
+            });
+            let second = scope.spawn(|| {
+                let context = RunContext::default();
+                limited("m/1", limit, &context, |context| Ok(queue.run(context, || ())))
+            });
+            while queue.waiting() == 0 && !second.is_finished() {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            release.cancel();
+            assert!(matches!(second.join().expect("no panic"), Ok(Some(())) | Ok(None)));
+        });
     }
 
     #[test]

@@ -276,14 +276,15 @@ impl Predictor {
             return Some(opened.remembered.clone());
         }
         let mut options = BTreeMap::from(self.options().clone());
-        options.retain(|name, _| !["remember", "batch_size", "max_run"].contains(&name.as_str()));
+        options.retain(|name, _| !["remember", "batch_size", "max_run", "max_device_memory"].contains(&name.as_str()));
         let features: Vec<_> = self.given_features().iter().map(|feature| (&feature.name, &feature.input)).collect();
         let identity = format!(
-            "{} {} {} {} {options:?} {features:?}",
+            "{} {} {} {} {options:?} {features:?} {}",
             env!("CARGO_PKG_VERSION"),
             self.model().sha256(),
             self.engine(),
-            self.device()
+            self.device(),
+            self.runner.executable.variant()
         );
         let remembered = Arc::new(Remembered::open(folder, &identity, self.call.returns(), limit.0));
         *last = Some(Opened { folder: folder.to_owned(), limit, remembered: remembered.clone() });

@@ -7,7 +7,7 @@ use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
 use super::axes::{RowAxes, with_axis_first};
 use super::made_up::{self, Floats};
 use super::trial::{LARGE_ROWS, LAST_RESORTS, LONGEST, SIZES, Trial, fixed_rows, is_large, is_of_rows};
-use crate::engine::Executable;
+use crate::engine::{Device, Executable};
 use crate::error::{Error, Result, bail, error};
 
 /// Rows of the run that is timed, at most, and how long that run should take.
@@ -98,12 +98,16 @@ impl Trial<'_> {
         for _ in 0..3 {
             let Ok(values) = self.rows(inputs, rows, size, Floats::Positive) else { break };
             let start = Instant::now();
-            match self.run(by_rows, &values) {
-                Ok(_) => {}
+            let mut took = match self.run_timed(by_rows, &values) {
+                Ok((_, took)) => took,
                 Err(error) if is_of_rows(&error) => break,
                 Err(error) => return Err(error),
+            };
+            // A device plans the first run of a number of rows.
+            if by_rows.device() != Device::Cpu.to_string() {
+                took = self.run_timed(by_rows, &values)?.1;
             }
-            let each = start.elapsed() / rows as u32;
+            let each = took / rows as u32;
             shortest = Some(shortest.map_or(each, |before| before.min(each)));
             if fixed_rows(inputs).is_none() && !is_large(inputs, size) {
                 let fitting = TIMED.as_nanos() / each.as_nanos().max(1);

@@ -37,6 +37,10 @@ pub(crate) struct PredictorRequest {
     pub engine: String,
     /// Whether a model that fails on made-up rows is refused, as it is when it is created.
     pub must_run: bool,
+    /// The cores that all runs share.
+    pub cores: usize,
+    /// The device that the options left open and that was chosen when the model was created.
+    pub chosen_device: Option<Device>,
 }
 
 impl Predictor {
@@ -65,7 +69,7 @@ impl Predictor {
         cancel: &CancelToken,
         timed: bool,
     ) -> Result<Arc<Self>> {
-        let PredictorRequest { label, model, features, options, engine: choice, must_run } = &request;
+        let PredictorRequest { label, model, features, options, engine: choice, must_run, .. } = &request;
         let front = Front::of(label, model, options)?;
         let options = front.as_ref().map_or(options, Front::options);
         let mut graph_inputs = match &front {
@@ -213,7 +217,7 @@ impl Predictor {
         let row_elements = inputs.iter().chain(&tensors).filter_map(TensorSpec::row_elements).max().unwrap_or(1);
         let batch_size = match (&front, options.batch_size) {
             (Some(front), asked) => front.batch_size(model, asked, on_cpu),
-            (None, Some(rows)) => BatchSize::new(rows),
+            (None, Some(rows)) => BatchSize::asked(rows, on_cpu),
             (None, None) => batch_size::choose(model, on_cpu, row_elements),
         };
         Ok(Arc::new(Self {

@@ -70,6 +70,10 @@ impl Executable for RowsFirst {
         self.inner.notes()
     }
 
+    fn variant(&self) -> String {
+        self.inner.variant()
+    }
+
     fn sessions(&self) -> usize {
         self.inner.sessions()
     }

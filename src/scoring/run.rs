@@ -35,6 +35,7 @@ impl Scorer<'_> {
     pub(super) fn run(&mut self, batch: &Batch, wanted: usize) -> Result<ArrayRef> {
         let mut clock = Instant::now();
         let predictor = self.predictor;
+        self.context.counts.take_waited(); // that of a run that failed
         let unscorable = |error| predictor.call.unscorable(predictor.label(), error);
         let executable = predictor.runner.executable.as_ref();
         let columns = executable

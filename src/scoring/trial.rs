@@ -99,8 +99,15 @@ impl<'a> Trial<'a> {
     }
 
     pub(super) fn run(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.run_timed(executable, inputs).map(|(outputs, _)| outputs)
+    }
+
+    /// As [`run`](Self::run), with the time that it took, without that in the line before a device.
+    pub(super) fn run_timed(&self, executable: &dyn Executable, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Duration)> {
+        let start = Instant::now();
         let context = RunContext { cancel: self.cancel.clone(), is_trial: true, ..Default::default() };
-        limited(self.label, self.max_run, &context, |context| executable.run(inputs, context))
+        let outputs = limited(self.label, self.max_run, &context, |context| executable.run(inputs, context))?;
+        Ok((outputs, start.elapsed().saturating_sub(context.counts.take_waited())))
     }
 
     fn is_late(&self) -> bool {

@@ -19,12 +19,13 @@ const KINDS: [Device; 7] = [
     Device::WebGpu,
 ];
 
-/// A row for each device that is known, and for each kind of which none is: its name, the bytes of its memory, and the engines that
-/// could use it here.
+/// A row for each device that is known, and for each kind of which none is: its name, the bytes of its memory, the engines that were
+/// built for it, and whether a model can be tried there. It loads ONNX Runtime.
 pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
     let engines = runtime.registry().engines();
     let known: Vec<_> = engines.iter().map(|engine| (engine.name().to_owned(), engine.devices())).collect();
     let hardware = hardware();
+    let has_gpu = hardware.iter().any(|it| it.device.starts_with("cuda"));
     let (mut device, mut name, mut memory, mut of_engines, mut available) = (vec![], vec![], vec![], vec![], vec![]);
     for kind in KINDS.map(Device::kind) {
         let mut found = hardware.iter().filter(|it| it.device.split(':').next() == Some(kind)).peekable();
@@ -36,7 +37,9 @@ pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
             name.push(it.and_then(|it| it.name.clone()));
             memory.push(it.and_then(|it| it.memory));
             of_engines.push(engines.join(", "));
-            available.push(!engines.is_empty());
+            // Of the others it is not known whether there is one.
+            let is_missing = cfg!(target_os = "linux") && ["cuda", "tensorrt"].contains(&kind) && !has_gpu;
+            available.push(!engines.is_empty() && !is_missing);
         }
     }
     let text = |values: Vec<Option<String>>| -> ArrayRef { Arc::new(StringArray::from(values)) };

@@ -14,6 +14,7 @@ use super::job_rows::{self, JobView};
 use super::parse::{PredictStatement, parse_sql};
 use super::relation::rewrite_tables;
 use super::{devices, hints, show, tables};
+use crate::background;
 use crate::catalog::Change;
 use crate::config::PredictConfig;
 use crate::error::{Error, ErrorKind};
@@ -72,7 +73,10 @@ pub async fn run_statement(context: &SessionContext, statement: PredictStatement
             catalog.refresh().await?;
             context.read_batch(show::models(&runtime)?)
         }
-        PredictStatement::ShowDevices => context.read_batch(devices::devices(&runtime)?),
+        PredictStatement::ShowDevices => {
+            let runtime = runtime.clone();
+            context.read_batch(background::blocking(move || Ok(devices::devices(&runtime)?)).await?)
+        }
         PredictStatement::ShowVersions { name } => {
             catalog.refresh().await?;
             let snapshot = catalog.snapshot();

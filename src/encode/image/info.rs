@@ -1,4 +1,4 @@
-//! What the beginning of a picture's file says of it.
+//! What a picture's file says of it.
 
 use std::io::Cursor;
 
@@ -25,7 +25,7 @@ pub(crate) struct ImageInfo {
 }
 
 impl ImageInfo {
-    /// Reads the beginning of a file; `None`, if it is no JPEG, PNG or WebP. What follows may be damaged or missing.
+    /// Reads what stands before the pixels of a file; `None`, if it is no JPEG, PNG or WebP. The pixels may be damaged or missing.
     pub(crate) fn of(file: &[u8]) -> Option<Self> {
         let (format, name) = known_format(file).ok()?;
         let mut reader = ImageReader::with_format(Cursor::new(file), format);

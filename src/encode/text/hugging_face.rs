@@ -55,7 +55,14 @@ impl File {
         if marks[0] >= max_tokens {
             return Err(format!("of {max_tokens} tokens {} mark beginning and end, so no text fits", marks[0]));
         }
-        Ok(Arc::new(HuggingFace { tokenizer, padding, max_tokens, marks, direction }))
+        let around = Default::default();
+        let mut this = HuggingFace { tokenizer, padding, max_tokens, marks, around, direction };
+        // What stands around a token whose number no vocabulary has.
+        let one = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
+        let marked = this.with_marks(one, None)?.ids;
+        let mut sides = marked.split(|id| *id == u32::MAX).map(<[u32]>::to_vec);
+        this.around = [sides.next().unwrap_or_default(), sides.next().unwrap_or_default()];
+        Ok(Arc::new(this))
     }
 }
 
@@ -67,6 +74,8 @@ struct HuggingFace {
     max_tokens: usize,
     /// How many tokens mark beginning and end: of a text, and of a pair.
     marks: [usize; 2],
+    /// The tokens that mark the beginning of a single text, and its end.
+    around: [Vec<u32>; 2],
     /// Which end of a text is cut.
     direction: TruncationDirection,
 }
@@ -139,11 +148,7 @@ impl Tokenize for HuggingFace {
     }
 
     fn around(&self) -> [Vec<u32>; 2] {
-        // What stands around a token whose number no vocabulary has.
-        let one = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
-        let marked = self.with_marks(one, None).map(|marked| marked.ids).unwrap_or_default();
-        let mut sides = marked.split(|id| *id == u32::MAX).map(<[u32]>::to_vec);
-        [sides.next().unwrap_or_default(), sides.next().unwrap_or_default()]
+        self.around.clone()
     }
 
     fn marks(&self, is_pair: bool) -> usize {

@@ -9,7 +9,7 @@ mod provider;
 mod session;
 mod size;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,10 +30,8 @@ pub struct OrtEngine {
     cores: Arc<CoreBudget>,
     /// Bytes that all runs on the CPU may take at once; 0 is no limit.
     memory_limit: u64,
-    /// The line before each device.
-    queues: Mutex<HashMap<Device, Arc<DeviceQueue>>>,
-    /// Options of providers that the app has set, with the kind of device that they are of.
-    provider_options: Vec<(String, String, String)>,
+    /// Options of providers that the app has set, with a device of the kind that they are of.
+    provider_options: Vec<(Device, String, String)>,
 }
 
 impl OrtEngine {
@@ -41,8 +39,7 @@ impl OrtEngine {
     ///
     /// A process has one ONNX Runtime: the first engine that loads a model decides which.
     pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
-        let (queues, provider_options) = (Mutex::default(), vec![]);
-        Self { library, cores, memory_limit: arena::default_limit(), queues, provider_options }
+        Self { library, cores, memory_limit: arena::default_limit(), provider_options: vec![] }
     }
 
     /// Lets all runs on the CPU, with what they keep for later ones, take `bytes` of memory; what asks for more is an error. 0
@@ -54,33 +51,39 @@ impl OrtEngine {
         Self { memory_limit: bytes, ..self }
     }
 
-    /// Sets an option of the provider of all devices of a kind, such as `tensorrt`, for all models: also one that names a file, a
-    /// library or an address, which no statement may set. It is given to the provider as it is.
+    /// Sets an option of the provider of `device`, whatever its number, for all models: also one that names a file, a library or an
+    /// address, which no statement may set. It is given to the provider as it is; DirectML takes none.
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use datafusion_predict::{CoreBudget, OrtEngine};
+    /// # use datafusion_predict::{CoreBudget, Device, OrtEngine};
     /// let engine = OrtEngine::new(None, Arc::new(CoreBudget::default()))
-    ///     .with_provider_option("tensorrt", "trt_extra_plugin_lib_paths", "/opt/plugins/ours.so");
+    ///     .with_provider_option(Device::TensorRt(0), "trt_extra_plugin_lib_paths", "/opt/plugins/ours.so");
     /// ```
     #[must_use]
-    pub fn with_provider_option(mut self, kind: &str, name: &str, value: &str) -> Self {
-        self.provider_options.push((kind.to_owned(), name.to_owned(), value.to_owned()));
+    pub fn with_provider_option(mut self, device: Device, name: &str, value: &str) -> Self {
+        self.provider_options.push((device, name.to_owned(), value.to_owned()));
         self
     }
 
     /// `device` for sessions of the model of `request`.
-    fn place(&self, device: Device, request: &PrepareRequest) -> DevicePlace {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_app = self.provider_options.iter().filter(|(kind, ..)| *kind == device.kind());
-        let of_app = of_app.map(|(_, name, value)| (name.clone(), value.clone()));
+    fn place(&self, device: Device, request: &PrepareRequest) -> Result<DevicePlace> {
+        let of_app = self.provider_options.iter().filter(|(of, ..)| of.kind() == device.kind());
+        let of_app: Vec<_> = of_app.map(|(_, name, value)| (name.clone(), value.clone())).collect();
+        if let Some((name, _)) = of_app.iter().find(|(name, value)| format!("{name}{value}").contains('\0')) {
+            bail!(InvalidOption, "the provider of device '{device}' takes no option '{name}' with a zero byte");
+        }
+        if let (Device::DirectMl(_), Some((name, _))) = (device, of_app.first()) {
+            bail!(InvalidOption, "the provider of device '{device}' takes no options, found '{name}'");
+        }
         let limit = request.max_device_memory.map(|bytes| ("gpu_mem_limit".to_owned(), bytes.to_string()));
         let of_model = request.provider_options.clone();
-        DevicePlace {
+        Ok(DevicePlace {
             device,
-            queue: queues.entry(device).or_default().clone(),
-            options: of_app.chain(of_model).chain(limit).collect(),
-        }
+            queue: queue(device),
+            of_app: of_app.clone(),
+            options: of_app.into_iter().chain(of_model).chain(limit).collect(),
+        })
     }
 
     fn environment(&self) -> Result<Environment> {
@@ -106,7 +109,7 @@ impl Engine for OrtEngine {
         }
         let environment = self.environment()?;
         let load = |device| {
-            let place = self.place(device, request);
+            let place = self.place(device, request)?;
             OrtExecutable::load(model, request, place, environment.clone(), self.cores.clone())
         };
         if request.device != Device::Auto {
@@ -121,6 +124,17 @@ impl Engine for OrtEngine {
         }
         Ok(Prepared::Ready(Arc::new(WithNotes { inner: load(Device::Cpu)?, notes })))
     }
+}
+
+/// The line before `device`: one for each, whatever engine and provider use it.
+fn queue(device: Device) -> Arc<DeviceQueue> {
+    static QUEUES: Mutex<BTreeMap<(&str, u16), Arc<DeviceQueue>>> = Mutex::new(BTreeMap::new());
+    let hardware = match device {
+        Device::Cuda(number) | Device::TensorRt(number) => ("nvidia", number),
+        Device::DirectMl(number) => ("directml", number),
+        other => (other.kind(), 0),
+    };
+    QUEUES.lock().unwrap_or_else(PoisonError::into_inner).entry(hardware).or_default().clone()
 }
 
 /// A model on the CPU, and why it is on no device.

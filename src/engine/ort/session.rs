@@ -65,7 +65,9 @@ pub(super) struct DevicePlace {
     pub device: Device,
     /// The line before it.
     pub queue: Arc<DeviceQueue>,
-    /// Options of its provider, of which later ones count.
+    /// Options of its provider that the app has set.
+    pub of_app: Vec<(String, String)>,
+    /// All options of its provider, of which later ones count.
     pub options: Vec<(String, String)>,
 }
 
@@ -288,6 +290,17 @@ impl Executable for OrtExecutable {
 
     fn placement(&self) -> Option<Placement> {
         self.placement.get().cloned()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let is_unknown = self.place.device != Device::Cpu && self.placement.get().is_none();
+        let note = "this ONNX Runtime does not say which nodes are on the device, and which on the CPU";
+        is_unknown.then(|| note.to_owned()).into_iter().collect()
+    }
+
+    fn variant(&self) -> String {
+        let options = self.place.of_app.iter().map(|(name, value)| format!("{name}={value}"));
+        options.collect::<Vec<_>>().join(" ")
     }
 
     fn sessions(&self) -> usize {

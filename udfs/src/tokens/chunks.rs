@@ -8,10 +8,16 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::model::Tokenizer;
 
+/// Bytes of a text that are looked at together, at least.
+const SMALLEST_WINDOW: usize = 1 << 14;
+
+/// The same for each token of a part: some parts are in a window.
+const BYTES_IN_WINDOW: usize = 64;
+
 /// Cuts texts into parts of at most so many tokens of a model; without a model, of so many words and marks.
 ///
-/// Where a text is cut is the choice of the crate `text-splitter`: between paragraphs if the part before is then large enough, else
-/// between sentences, else between words. What is counted is ours: a text is made tokens once, and each part that is tried is counted
+/// Where a text is cut is the choice of the crate `text-splitter`: between paragraphs where a part has room for one, else between sentences,
+/// else between words. What is counted is ours: a text is made tokens once, and each part that is tried is counted
 /// by the places of these.
 pub(super) struct Chunker<'a> {
     tokenizer: Option<&'a dyn Tokenizer>,
@@ -51,38 +57,70 @@ impl<'a> Chunker<'a> {
     /// A part has more than the largest number of tokens only if it is one character.
     ///
     /// # Errors
-    /// What the tokenizer says of the text.
-    pub(super) fn chunks(&self, text: &str, give: &mut dyn FnMut(&str)) -> Result<()> {
-        let places = match self.tokenizer {
-            Some(tokenizer) => tokenizer.places(text)?,
-            None => words(text),
-        };
-        let is_short = places.len() <= self.capacity;
-        let places = Places { text, places };
-        let mut give = |chunk: &str| {
-            give(chunk);
-            Ok(())
-        };
-        match self.tokenizer {
-            Some(tokenizer) if !is_short => self.cut(text, places, &mut |chunk| {
-                // The first word of a part may have other tokens than it had behind another word.
-                if tokenizer.tokens(chunk)?.len() <= self.capacity.saturating_add(self.marks) {
-                    return give(chunk);
-                }
-                self.cut(chunk, Recount { tokenizer, marks: self.marks }, &mut give)
-            }),
-            _ => self.cut(text, places, &mut give),
+    /// What the tokenizer says of the text; those of `give`.
+    pub(super) fn chunks(&self, text: &str, give: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        // The time to find one part grows with what is looked at, so that is a window. Its last part may go on behind its end, and
+        // begins the next window.
+        let usual = SMALLEST_WINDOW.max(self.capacity.saturating_mul(BYTES_IN_WINDOW));
+        let (mut start, mut size) = (0, usual);
+        loop {
+            let window = beginning(&text[start..], size);
+            let is_last = start + window.len() == text.len();
+            let places = match self.tokenizer {
+                Some(tokenizer) => tokenizer.places(window)?,
+                None => words(window),
+            };
+            let mut last: Option<(usize, &str)> = None;
+            self.cut(window, Places { text: window, places }, &mut |at, chunk| match last.replace((at, chunk)) {
+                Some((_, before)) => self.checked(before, give),
+                None => Ok(()),
+            })?;
+            match last {
+                Some((_, chunk)) if is_last => return self.checked(chunk, give),
+                None if is_last => return Ok(()),
+                Some((at, _)) if at > 0 => (start, size) = (start + at, usual),
+                // Spaces alone, or no more than one part.
+                _ => size = size.saturating_mul(2),
+            }
         }
     }
 
-    fn cut<S>(&self, text: &str, sizer: S, give: &mut dyn FnMut(&str) -> Result<()>) -> Result<()>
+    /// Gives a part: in smaller ones, if it has too many tokens. Without the word that stood before it, its first word may have others.
+    fn checked(&self, chunk: &str, give: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        let Some(tokenizer) = self.tokenizer else { return give(chunk) };
+        if tokenizer.tokens(chunk)?.len() <= self.capacity.saturating_add(self.marks) {
+            return give(chunk);
+        }
+        self.cut(chunk, Recount { tokenizer, marks: self.marks }, &mut |_, chunk| give(chunk))
+    }
+
+    /// Gives the parts of `text`, and where they begin.
+    fn cut<'t, S>(&self, text: &'t str, sizer: S, give: &mut dyn FnMut(usize, &'t str) -> Result<()>) -> Result<()>
     where
         S: TryChunkSizer<Error = DataFusionError>,
     {
         let config = ChunkConfig::new(self.capacity).with_overlap(self.overlap);
         let config = config.map_err(|cause| plan_datafusion_err!("chunk_text: {cause}"))?;
         let splitter = TextSplitter::new(config.with_sizer(sizer));
-        splitter.try_chunks(text).try_for_each(|chunk| give(chunk?))
+        splitter.try_chunk_indices(text).try_for_each(|chunk| {
+            let (at, chunk) = chunk?;
+            give(at, chunk)
+        })
+    }
+}
+
+/// About `bytes` bytes of the beginning of a text: up to the end of a line, or of a word, if there is one.
+fn beginning(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let start = &text[..text.floor_char_boundary(bytes)];
+    let end = start.rfind('\n').or_else(|| start.rfind(char::is_whitespace));
+    match end {
+        Some(end) if end > bytes / 2 => &start[..end],
+        // What begins with a character of many bytes is at least that.
+        _ if start.is_empty() => text,
+        _ => start,
     }
 }
 
@@ -155,7 +193,11 @@ mod tests {
     fn chunks(tokenizer: Option<&dyn Tokenizer>, text: &str, max_tokens: usize, overlap: usize) -> Vec<String> {
         let mut found = vec![];
         let chunker = Chunker::new(tokenizer, max_tokens, overlap).expect("it fits");
-        chunker.chunks(text, &mut |chunk| found.push(chunk.to_owned())).expect("a text");
+        let taken = chunker.chunks(text, &mut |chunk| {
+            found.push(chunk.to_owned());
+            Ok(())
+        });
+        taken.expect("a text");
         found
     }
 
@@ -180,6 +222,19 @@ mod tests {
                 assert!(if overlap == 0 { found == letters(&text) } else { found >= letters(&text) });
             }
         }
+    }
+
+    #[test]
+    fn long_texts_are_cut_as_short_ones_are() {
+        let sentence = "One two three four. ";
+        let long = chunks(None, &sentence.repeat(40_000), 5, 0);
+        assert!(long.len() == 40_000 && long.iter().all(|part| part == sentence.trim()));
+        // Neither spaces nor sentences, or spaces alone.
+        let word = "x".repeat(1 << 17);
+        assert_eq!(chunks(Some(&Pairs), &word, 102, 0).concat(), word);
+        assert!(chunks(None, &" \n".repeat(1 << 18), 5, 0).is_empty());
+        let spaced = format!("{}end", " ".repeat(1 << 18));
+        assert_eq!(chunks(None, &spaced, 5, 0), ["end"]);
     }
 
     #[test]

@@ -34,8 +34,10 @@ enum Ask {
     Chunks,
 }
 
-/// A function of texts and of the tokens that a model reads them as. The model, which is named by a literal, is loaded, but not run.
+/// A function of texts and of the tokens that a model reads them as. The model, which is named by a literal, is loaded: where it is not
+/// in memory yet, the thread that evaluates the call waits for it.
 ///
+/// Its name is looked up for each batch, so a planner that wants one version from beginning to end puts that into the literal.
 /// Nothing is cut: these are all tokens of a text, as the model is given them if it takes so many.
 #[derive(Debug)]
 pub struct TokensFunction {
@@ -68,6 +70,9 @@ impl Hash for TokensFunction {
     }
 }
 
+/// Bytes of all parts of a batch: what overlaps is there several times.
+const LARGEST_RESULT: usize = 1 << 30;
+
 /// A string, in any of Arrow's layouts.
 fn is_text(data_type: &DataType) -> bool {
     match data_type {
@@ -86,9 +91,19 @@ impl TokensFunction {
         }
     }
 
-    /// Whether calls with arguments of these types name a model.
-    fn names_a_model(&self, types: &[DataType]) -> bool {
-        self.ask != Ask::Chunks || types.len() > 1 && is_text(&types[0]) && is_text(&types[1])
+    /// Where names are looked up.
+    pub fn resolver(&self) -> &Arc<dyn ModelResolver> {
+        &self.resolver
+    }
+
+    /// Whether the first argument of a call with arguments of these types is the name of a model.
+    pub fn names_a_model(&self, types: &[DataType]) -> bool {
+        match types {
+            _ if self.ask != Ask::Chunks => true,
+            [_, DataType::Null] => false, // no number of words
+            [name, text, ..] => is_text(name) && is_text(text),
+            _ => false,
+        }
     }
 
     /// The model that a literal names.
@@ -123,10 +138,19 @@ impl TokensFunction {
         let max_tokens = self.number("the largest number of tokens", &numbers[0])?;
         let overlap = numbers.get(1).map_or(Ok(0), |overlap| self.number("the overlap", overlap))?;
         let chunker = Chunker::new(tokenizer, max_tokens, overlap)?;
-        let mut lists = ListBuilder::new(StringBuilder::new());
+        let (mut lists, mut bytes) = (ListBuilder::new(StringBuilder::new()), 0);
         for text in texts {
             if let Some(text) = text {
-                chunker.chunks(text, &mut |chunk| lists.values().append_value(chunk))?;
+                chunker.chunks(text, &mut |chunk| {
+                    bytes += chunk.len();
+                    if bytes > LARGEST_RESULT {
+                        return exec_err!(
+                            "chunk_text: the parts of the texts of a batch take more than {LARGEST_RESULT} bytes: choose a smaller overlap, or SET datafusion.execution.batch_size"
+                        );
+                    }
+                    lists.values().append_value(chunk);
+                    Ok(())
+                })?;
             }
             lists.append(text.is_some());
         }
