@@ -84,6 +84,47 @@ async fn embeddings_are_those_of_python_in_any_batch_and_any_type_of_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tokenizer_may_stand_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bare = folder.path().join("bare.onnx");
+    std::fs::copy("tests/models/texts/plain/model.onnx", &bare).expect("a copy");
+    let open = async || {
+        let place = folder.path().join("catalog").to_string_lossy().into_owned();
+        let catalog = ObjectStoreCatalog::open(&place).await.expect("a catalog");
+        let runtime = PredictRuntime::builder().with_catalog(Arc::new(catalog));
+        SessionContext::new().with_predict(Arc::new(runtime.with_cache_folder(folder.path().join("cache")).build()))
+    };
+    let create =
+        |name: &str, options: &str| format!("CREATE MODEL {name} FROM '{}' OPTIONS ({options})", bare.display());
+    let rows = expected("plain");
+    let context = open().await;
+    for (name, tokenizer) in
+        [("folder", "tests/models/texts/plain"), ("file", "tests/models/texts/plain/tokenizer.json")]
+    {
+        sql(&context, &create(name, &format!("tokenizer '{tokenizer}'"))).await;
+    }
+    // It is a part of the version: neither file is needed any more, by another process either.
+    std::fs::remove_file(&bare).expect("it is there");
+    for context in [context, open().await] {
+        register(&context, &rows, &DataType::Utf8);
+        for name in ["folder", "file"] {
+            let found = sql(&context, &format!("SELECT embed('{name}', text) AS v FROM t ORDER BY i")).await;
+            for (found, row) in vectors(&found, 0).iter().zip(&rows) {
+                close(found, &row.output, &format!("{name}: {:?}", row.text));
+            }
+        }
+    }
+    std::fs::copy("tests/models/texts/plain/model.onnx", &bare).expect("a copy");
+    let context = open().await;
+    let problem = error(&context, &create("gone", "tokenizer 'nowhere/tokenizer.json'")).await;
+    assert!(problem.contains("option 'tokenizer': 'nowhere/tokenizer.json' can't be read"), "{problem}");
+    let problem = error(&context, &create("far", "tokenizer 's3://models/tokenizer.json'")).await;
+    assert!(problem.contains("expected a file of this machine"), "{problem}");
+    let problem = error(&context, &create("kept", "tokenizer 'tests/models/texts/plain', copy false")).await;
+    assert!(problem.contains("so it can't be referred to (option 'copy')"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn labels_and_scores_are_those_of_python() {
     let context = session(2);
     sql(&context, "CREATE MODEL m FROM 'tests/models/texts/classifier'").await;

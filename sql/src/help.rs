@@ -40,6 +40,10 @@ predict('name', t.*)                 the columns of t that the model names
 try_predict('name', …)               NULL for a row that can't be scored
 predict_error('name', …)             why it can't
 predict('name@alias', …)  predict('name/3', …)
+embed('name', text)  classify('name', text or picture)  rerank('name', query, text)
+token_count('name', text)  tokenize('name', text)  chunk_text('name', text[, max_tokens[, overlap]])
+files('photos/*.jpg')  read_blob(uri)  try_read_blob(uri)  image_info(bytes)
+cosine_similarity(a, b)  vector_avg(vector)  softmax(scores)  argmax(scores)  top_k(scores, k)
 SELECT * FROM ml_predict(model => 'name', data => t)
 SELECT * FROM ml_compare(old => 'name/3', new => 'name/4', data => t)
 ";

@@ -104,7 +104,7 @@ pub(crate) fn provider_option(device: Device, name: &str, value: &str) -> Result
     if known.is_empty() {
         bail!(
             InvalidOption,
-            "option 'provider.{name}' is for a device that has such options, as in OPTIONS (device 'cuda:0', …): '{device}' has none"
+            "option 'provider.{name}' is for a device that is named and has such options, as in OPTIONS (device 'cuda:0', …): '{device}' has none"
         );
     }
     let Some((name, values)) = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {

@@ -17,6 +17,7 @@ mod mlflow;
 mod mlmodel;
 mod object;
 mod remote;
+mod tokenizer;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ use crate::error::{Result, bail, error};
 use crate::storage::not_built_in;
 use crate::storage::{DiskCache, Place, StorageOptions, redacted, relative};
 use remote::fetch_remote;
+pub(crate) use tokenizer::with_tokenizer;
 
 /// A model's file on this machine.
 #[derive(Debug)]

@@ -217,6 +217,11 @@ async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
     let mut listed = vec![];
     match head {
         Some(meta) => listed.push(meta),
+        // What is in folders below is not looked at: a lake has many, and what can't be read there is of no matter here.
+        None if is_of_one_folder(&url) => {
+            let folder = patience::answer(store.list_with_delimiter(Some(url.prefix()))).await.map_err(unreadable)?;
+            listed.extend(folder.objects.into_iter().filter(|meta| is_meant(&url, &meta.location)));
+        }
         None => {
             let mut all = store.list(Some(url.prefix()));
             while let Some(meta) = patience::answer(all.try_next()).await.map_err(unreadable)? {
@@ -267,6 +272,11 @@ fn url_of(text: &str) -> DFResult<ListingTableUrl> {
         pattern => Some(Pattern::new(pattern).map_err(|cause| wrong(cause.to_string()))?),
     };
     ListingTableUrl::try_new(url, pattern)
+}
+
+/// Whether all files that `url` can name are in one folder.
+fn is_of_one_folder(url: &ListingTableUrl) -> bool {
+    url.get_glob().as_ref().is_none_or(|glob| !glob.as_str().contains('/') && !glob.as_str().contains("**"))
 }
 
 /// Whether a file below what `url` lists is one that it names.

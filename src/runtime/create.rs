@@ -56,6 +56,8 @@ pub struct CreateOptions {
     pub model: ModelOptions,
     /// The SHA-256 that its content must have, in lower-case hexadecimal digits.
     pub sha256: Option<String>,
+    /// The tokenizer of a model of texts, if it does not stand beside it: a file `tokenizer.json` of this machine, or its folder.
+    pub tokenizer: Option<String>,
     /// Whether the catalog keeps a copy of its files. It does, unless it lasts as long as the process.
     pub copy: Option<bool>,
     /// Whether it is loaded, and run on made-up rows.
@@ -73,6 +75,7 @@ impl Default for CreateOptions {
         Self {
             model: ModelOptions::default(),
             sha256: None,
+            tokenizer: None,
             copy: None,
             validate: true,
             activate: true,
@@ -84,7 +87,7 @@ impl Default for CreateOptions {
 
 impl CreateOptions {
     /// The names of the options beside those of [`ModelOptions`].
-    pub const NAMES: [&str; 5] = ["sha256", "copy", "validate", "activate", "allow_signature_change"];
+    pub const NAMES: [&str; 6] = ["sha256", "tokenizer", "copy", "validate", "activate", "allow_signature_change"];
 
     /// Options from their names and values.
     ///
@@ -113,6 +116,7 @@ impl CreateOptions {
                     }
                     options.sha256 = Some(digits);
                 }
+                "tokenizer" => options.tokenizer = Some(value),
                 "copy" => options.copy = Some(yes_or_no()?),
                 "validate" => options.validate = yes_or_no()?,
                 "activate" => options.activate = yes_or_no()?,

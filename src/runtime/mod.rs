@@ -20,7 +20,7 @@ use crate::error::{Result, bail};
 use crate::fetch::{self, Fetched};
 use crate::registry::{LoadedModel, ModelRegistry, ModelTotals, RegisteredModel};
 use crate::scoring::{Predictor, PredictorRequest, declared_interface};
-use crate::storage::{Download, StorageOptions, absolute};
+use crate::storage::{Download, absolute};
 
 /// The models of a process and the engines that run them. Sessions may share one.
 ///
@@ -111,7 +111,7 @@ impl PredictRuntime {
         options: ModelOptions,
         engine: &str,
     ) -> Result<Arc<Predictor>> {
-        let (model, features) = self.read(label, uri, features, &StorageOptions::default()).await?;
+        let (model, features) = self.read(label, uri, features, &CreateOptions::default()).await?;
         let options = with_labels(options, &model)?;
         self.predictor(label, model, features, options, engine).await
     }
@@ -146,7 +146,13 @@ impl PredictRuntime {
                 "model '{name}' can't be referred to (option 'copy'): its URI or options may hold credentials, which the catalog does not keep, and others would need: set environment variables instead"
             );
         }
-        let (model, features) = self.read(name, &create.uri, create.features.clone(), &create.options.storage).await?;
+        if create.options.copy == Some(false) && self.catalog.keeps_files() && create.options.tokenizer.is_some() {
+            bail!(
+                InvalidOption,
+                "model '{name}' has its tokenizer elsewhere (option 'tokenizer'), so it can't be referred to (option 'copy')"
+            );
+        }
+        let (model, features) = self.read(name, &create.uri, create.features.clone(), &create.options).await?;
         if let Some(expected) = create.options.sha256.as_ref().filter(|expected| **expected != model.sha256()) {
             bail!(
                 InvalidModel,
@@ -174,12 +180,18 @@ impl PredictRuntime {
         label: &str,
         uri: &str,
         given: Vec<FeatureName>,
-        storage: &StorageOptions,
+        options: &CreateOptions,
     ) -> Result<(Arc<Model>, Vec<FeatureName>)> {
-        let (uri, storage, cache) = (uri.to_owned(), storage.clone(), self.registry.cache());
+        let (uri, storage, cache) = (uri.to_owned(), options.storage.clone(), self.registry.cache());
+        let tokenizer = options.tokenizer.clone();
         let registry = self.registry.clone();
         let read = background::run(async move {
-            let Fetched { uri, path, features } = fetch::fetch(&uri, &storage, &cache).await?;
+            let mut fetched = fetch::fetch(&uri, &storage, &cache).await?;
+            if let Some(tokenizer) = tokenizer {
+                let with = move || fetch::with_tokenizer(fetched, &tokenizer, &cache.with_tokenizers());
+                fetched = background::blocking(with).await?;
+            }
+            let Fetched { uri, path, features } = fetched;
             let has_size = {
                 let registry = registry.clone();
                 move |size| registry.has_model_of_size(size)

@@ -20,7 +20,7 @@ const KINDS: [Device; 7] = [
 ];
 
 /// A row for each device that is known, and for each kind of which none is: its name, the bytes of its memory, the engines that were
-/// built for it, and whether a model can be tried there. It loads ONNX Runtime.
+/// built for it, and whether there is one, where that is known. It loads ONNX Runtime.
 pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
     let engines = runtime.registry().engines();
     let known: Vec<_> = engines.iter().map(|engine| (engine.name().to_owned(), engine.devices())).collect();
@@ -37,9 +37,12 @@ pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
             name.push(it.and_then(|it| it.name.clone()));
             memory.push(it.and_then(|it| it.memory));
             of_engines.push(engines.join(", "));
-            // Of the others it is not known whether there is one.
-            let is_missing = cfg!(target_os = "linux") && ["cuda", "tensorrt"].contains(&kind) && !has_gpu;
-            available.push(!engines.is_empty() && !is_missing);
+            available.push(match kind {
+                _ if engines.is_empty() => Some(false),
+                "cpu" => Some(true),
+                "cuda" | "tensorrt" if cfg!(target_os = "linux") => Some(has_gpu),
+                _ => None, // whether there is one shows when a model is created for it
+            });
         }
     }
     let text = |values: Vec<Option<String>>| -> ArrayRef { Arc::new(StringArray::from(values)) };
@@ -47,7 +50,7 @@ pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
         ("device", Arc::new(StringArray::from(device)) as ArrayRef),
         ("name", text(name)),
         ("memory", Arc::new(UInt64Array::from(memory))),
-        ("engines", Arc::new(StringArray::from(of_engines))),
+        ("built_for_it", Arc::new(StringArray::from(of_engines))),
         ("available", Arc::new(BooleanArray::from(available))),
     ])?)
 }

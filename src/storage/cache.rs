@@ -60,6 +60,11 @@ impl DiskCache {
         self.root.join("remembered")
     }
 
+    /// The folder for models that stand beside a tokenizer from elsewhere, which is not counted either.
+    pub(crate) fn with_tokenizers(&self) -> PathBuf {
+        self.root.join("tokenized")
+    }
+
     /// The entry that was last fetched under `name`, with the folder of its files.
     pub(crate) fn find(&self, name: &str) -> Option<(PathBuf, CacheEntry)> {
         let (_, folder) = self.entries(name).filter_map(|path| Some((used(&path)?, path))).max()?;

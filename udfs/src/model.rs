@@ -86,6 +86,9 @@ pub trait Tokenizer: Debug + Send + Sync {
     /// prefix that it puts before each text.
     fn tokens(&self, text: &str) -> Result<Vec<u32>>;
 
+    /// The tokens of a text that the model takes, at most.
+    fn max_tokens(&self) -> usize;
+
     /// Where in `text` its own tokens lie, as bytes, in order.
     fn places(&self, text: &str) -> Result<Vec<Range<usize>>>;
 }

@@ -180,5 +180,9 @@ fn refused(label: &str, cause: ort::Error) -> Error {
 /// A device that is named must be there.
 fn missing(device: Device, cause: ort::Error) -> Result<std::convert::Infallible> {
     let message = cause.message();
-    bail!(DeviceMissing, "device '{device}' is not available in this ONNX Runtime: {message}")
+    let message = message.trim().trim_end_matches('.');
+    bail!(
+        DeviceMissing,
+        "device '{device}' is not available in this ONNX Runtime: {message}; --onnxruntime (PredictRuntimeBuilder::with_onnxruntime) names a library that was built for it, such as that of the Python package onnxruntime-gpu"
+    )
 }

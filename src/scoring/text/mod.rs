@@ -25,8 +25,8 @@ use super::axes::Input;
 use super::front::{BeforeGraph, refuse_options};
 use super::head::{self, Head, outputs_of};
 use super::outputs::SelectedOutput;
-use crate::call::{GivenLabels, ModelOptions, OnLongText, TextOptions};
-use crate::encode::{OutputColumn, TokenizerFile};
+use crate::call::{GivenLabels, ModelOptions, OnLongText, Pooling, TextOptions};
+use crate::encode::{OutputColumn, Tokenize, TokenizerFile};
 use crate::error::{Result, bail, error};
 
 /// Texts that are looked at together, at most: among so many there are some of any length, and their tokens take little memory.
@@ -126,6 +126,15 @@ impl TextModel {
                 tokenizer.marks(pair)
             );
         }
+        let prefix = options.texts.prefix.clone().unwrap_or_default();
+        let of_prefix = tokens_of(&*tokenizer, &prefix).map_err(broken)?;
+        if of_prefix + tokenizer.marks(pair) >= max_tokens {
+            bail!(
+                InvalidOption,
+                "model '{label}' takes {max_tokens} tokens, of which {of_prefix} are its prefix '{prefix}' and {} mark beginning and end, so no text fits",
+                tokenizer.marks(pair)
+            );
+        }
         let on_long = options.texts.on_long.unwrap_or_default();
         if on_long == OnLongText::Split && (pair || !matches!(head.head, Head::Embedding { .. })) {
             bail!(InvalidOption, "model '{label}': option on_long 'split' is for embeddings of single texts");
@@ -142,7 +151,15 @@ impl TextModel {
             effective.labels = effective.labels.or(Some(GivenLabels::Names(labels)));
         }
         let mut notes = head.notes;
-        notes.push(format!("a text is {max_tokens} tokens at most; {}", what_becomes(on_long)));
+        let with_prefix = if of_prefix > 0 { format!(", {of_prefix} of them its prefix") } else { String::new() };
+        notes.push(format!("a text is {max_tokens} tokens at most{with_prefix}; {}", what_becomes(on_long)));
+        if let Head::Embedding { pooling, normalize } = &head.head {
+            let length = if *normalize { ", divided by its length" } else { "" };
+            notes.push(match pooling {
+                Pooling::None => format!("a vector is what the graph gives for a text{length}"),
+                pooling => format!("a vector is made of those of the tokens (pooling '{pooling}'){length}"),
+            });
+        }
         Ok(Some(Self {
             graph_inputs: signature.inputs.clone(),
             inputs: names.iter().map(text).collect(),
@@ -158,7 +175,7 @@ impl TextModel {
                 first_position: settings.first_position,
                 output: graph_output.name.clone(),
                 head: head.head,
-                prefix: options.texts.prefix.clone().unwrap_or_default(),
+                prefix,
                 on_long,
                 max_tokens,
                 may_be_empty: table.is_some(),
@@ -176,14 +193,21 @@ impl TextModel {
 
     /// The tokens of texts, for who asks for them alone.
     pub(super) fn tokenizer(&self) -> Arc<dyn Tokenizer> {
-        let TextRunner { label, tokenizer, prefix, .. } = &self.runner;
-        Arc::new(TokensOf::new(label.clone(), tokenizer.clone(), prefix.clone()))
+        let TextRunner { label, tokenizer, prefix, max_tokens, .. } = &self.runner;
+        Arc::new(TokensOf::new(label.clone(), tokenizer.clone(), prefix.clone(), *max_tokens))
     }
 
     /// What stands before the graph when it runs.
     pub(super) fn runner(&self) -> Arc<dyn BeforeGraph> {
         Arc::new(self.runner.clone())
     }
+}
+
+/// Tokens of a text itself.
+fn tokens_of(tokenizer: &dyn Tokenize, text: &str) -> Result<usize, String> {
+    let mut tokens = 0;
+    tokenizer.each_token(text, &mut |_, _| tokens += 1)?;
+    Ok(tokens)
 }
 
 fn what_becomes(on_long: OnLongText) -> &'static str {

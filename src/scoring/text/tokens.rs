@@ -18,11 +18,13 @@ pub(super) struct TokensOf {
     /// The tokens before and behind those of a text.
     around: [Vec<u32>; 2],
     prefix: String,
+    /// Tokens that the model takes.
+    max_tokens: usize,
 }
 
 impl TokensOf {
-    pub(super) fn new(label: String, tokenizer: Arc<dyn Tokenize>, prefix: String) -> Self {
-        Self { around: tokenizer.around(), label, tokenizer, prefix }
+    pub(super) fn new(label: String, tokenizer: Arc<dyn Tokenize>, prefix: String, max_tokens: usize) -> Self {
+        Self { around: tokenizer.around(), label, tokenizer, prefix, max_tokens }
     }
 
     fn each(&self, text: &str, give: &mut dyn FnMut(u32, Range<usize>)) -> Result<()> {
@@ -43,6 +45,10 @@ impl Tokenizer for TokensOf {
         }
         tokens.extend(behind);
         Ok(tokens)
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     fn places(&self, text: &str) -> Result<Vec<Range<usize>>> {

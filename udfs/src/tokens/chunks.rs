@@ -30,16 +30,26 @@ pub(super) struct Chunker<'a> {
 }
 
 impl<'a> Chunker<'a> {
+    /// For parts of `max_tokens` tokens, or of as many as the model takes.
+    ///
     /// # Errors
-    /// So few tokens that no text fits, or that neighbours would share all of them.
-    pub(super) fn new(tokenizer: Option<&'a dyn Tokenizer>, max_tokens: usize, overlap: usize) -> Result<Self> {
+    /// More tokens than the model takes, so few that no text fits, or that neighbours would share all of them.
+    pub(super) fn new(tokenizer: Option<&'a dyn Tokenizer>, max_tokens: Option<usize>, overlap: usize) -> Result<Self> {
+        let limit = tokenizer.map_or(usize::MAX, Tokenizer::max_tokens);
+        let max_tokens = max_tokens.unwrap_or(limit);
+        if max_tokens > limit {
+            return plan_err!(
+                "chunk_text: a part of {max_tokens} tokens does not fit into the model, which takes {limit}"
+            );
+        }
         let marks = match tokenizer {
             Some(tokenizer) => tokenizer.tokens("")?.len(),
             None => 0,
         };
         let capacity = max_tokens.saturating_sub(marks);
+        let unit = if tokenizer.is_some() { "token" } else { "word" };
         if capacity == 0 && marks == 0 {
-            return plan_err!("chunk_text: a part must have at least 1 token, found {max_tokens}");
+            return plan_err!("chunk_text: a part must have at least 1 {unit}, found {max_tokens}");
         }
         if capacity == 0 {
             return plan_err!(
@@ -47,7 +57,7 @@ impl<'a> Chunker<'a> {
             );
         }
         if overlap >= capacity {
-            return plan_err!("chunk_text: the overlap must be less than a part's {capacity} tokens, found {overlap}");
+            return plan_err!("chunk_text: the overlap must be less than a part's {capacity} {unit}s, found {overlap}");
         }
         Ok(Self { tokenizer, capacity, overlap, marks })
     }
@@ -181,6 +191,10 @@ mod tests {
             Ok(vec![0; self.places(text)?.len() + 2])
         }
 
+        fn max_tokens(&self) -> usize {
+            1000
+        }
+
         fn places(&self, text: &str) -> Result<Vec<Range<usize>>> {
             let words = text.split_word_bound_indices().filter(|(_, part)| part.trim() == *part);
             let halves = words.flat_map(|(start, word)| {
@@ -192,7 +206,7 @@ mod tests {
 
     fn chunks(tokenizer: Option<&dyn Tokenizer>, text: &str, max_tokens: usize, overlap: usize) -> Vec<String> {
         let mut found = vec![];
-        let chunker = Chunker::new(tokenizer, max_tokens, overlap).expect("it fits");
+        let chunker = Chunker::new(tokenizer, Some(max_tokens), overlap).expect("it fits");
         let taken = chunker.chunks(text, &mut |chunk| {
             found.push(chunk.to_owned());
             Ok(())
@@ -240,10 +254,12 @@ mod tests {
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
         let problem = |tokenizer, max_tokens, overlap| {
-            Chunker::new(tokenizer, max_tokens, overlap).err().expect("refused").strip_backtrace()
+            Chunker::new(tokenizer, Some(max_tokens), overlap).err().expect("refused").strip_backtrace()
         };
-        assert!(problem(None, 0, 0).contains("at least 1 token"));
+        assert!(problem(None, 0, 0).contains("at least 1 word"));
+        assert!(problem(Some(&Pairs), 1001, 0).contains("does not fit into the model, which takes 1000"));
+        assert_eq!(Chunker::new(Some(&Pairs), None, 0).expect("it fits").capacity, 998);
         assert!(problem(Some(&Pairs), 2, 0).contains("of 2 tokens 2 stand before and behind a text"));
-        assert!(problem(None, 3, 3).contains("less than a part's 3 tokens, found 3"));
+        assert!(problem(None, 3, 3).contains("less than a part's 3 words, found 3"));
     }
 }

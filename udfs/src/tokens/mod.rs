@@ -30,7 +30,7 @@ enum Ask {
     Numbers,
     /// `token_count('model', text)`: how many there are.
     Count,
-    /// `chunk_text(['model', ]text, max_tokens[, overlap])`: parts of the text of at most so many.
+    /// `chunk_text('model', text[, max_tokens[, overlap]])`, `chunk_text(text, max_words[, overlap])`: parts of the text of at most so many.
     Chunks,
 }
 
@@ -87,7 +87,9 @@ impl TokensFunction {
         match self.ask {
             Ask::Numbers => "tokenize('model', text)",
             Ask::Count => "token_count('model', text)",
-            Ask::Chunks => "chunk_text('model', text, max_tokens, overlap) or chunk_text(text, max_words, overlap)",
+            Ask::Chunks => {
+                "chunk_text('model', text[, max_tokens[, overlap]]) or chunk_text(text, max_words[, overlap])"
+            }
         }
     }
 
@@ -124,7 +126,7 @@ impl TokensFunction {
         };
         match found.and_then(|number| usize::try_from(number).ok()) {
             Some(number) => Ok(number),
-            None => plan_err!("{}: {what} must be a number, found {}", self.name(), value_of(*found)),
+            None => plan_err!("{}: {what} must be a number from 0 on, found {}", self.name(), value_of(*found)),
         }
     }
 
@@ -135,7 +137,7 @@ impl TokensFunction {
         texts: &StringViewArray,
         numbers: &[ColumnarValue],
     ) -> Result<ArrayRef> {
-        let max_tokens = self.number("the largest number of tokens", &numbers[0])?;
+        let max_tokens = numbers.first().map(|most| self.number("the largest number of tokens", most)).transpose()?;
         let overlap = numbers.get(1).map_or(Ok(0), |overlap| self.number("the overlap", overlap))?;
         let chunker = Chunker::new(tokenizer, max_tokens, overlap)?;
         let (mut lists, mut bytes) = (ListBuilder::new(StringBuilder::new()), 0);
@@ -207,7 +209,11 @@ impl ScalarUDFImpl for TokensFunction {
             let what = "Cuts a text into parts of at most so many tokens, between paragraphs, sentences or words where that is \
                         possible, so that each fits into a model. Without a model's name, words and marks are counted.";
             documentation(what, "chunk_text([model, ]text, max_tokens[, overlap])")
-                .with_argument("max_tokens", "The most tokens of a part, those that mark beginning and end among them.")
+                .with_argument(
+                    "max_tokens",
+                    "The most tokens of a part, those that mark beginning and end among them; with a model it may be left out: as many as \
+                     that takes.",
+                )
                 .with_argument("overlap", "The most tokens that two neighbours share; 0 if it is left out.")
                 .with_sql_example(
                     "```sql\nSELECT id, unnest(chunk_text('minilm', body, 256, 32)) FROM docs;\n\
@@ -226,6 +232,7 @@ impl ScalarUDFImpl for TokensFunction {
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let texts = if self.names_a_model(types) { 2 } else { 1 };
         let numbers = match self.ask {
+            Ask::Chunks if texts == 2 => 0..=2,
             Ask::Chunks => 1..=2,
             _ => 0..=0,
         };

@@ -168,15 +168,16 @@ impl VectorFunction {
                 // One vector beside a column is squared once.
                 let (column, one) = if matches!(left, Side::One(_)) { (right, left) } else { (left, right) };
                 let products = products_and_squares(column, one, rows, width);
-                let others = match one {
-                    Side::One(_) => sums(Sum::Products, one, one, 1, width),
-                    Side::Rows(_) => sums(Sum::Products, one, one, rows, width),
-                };
+                // As those of the column are: a vector is exactly like itself.
+                let others = products_and_squares(one, one, if matches!(one, Side::One(_)) { 1 } else { rows }, width);
                 // A vector without a direction has no angle with any other.
                 let others = || others.iter().cycle();
-                let has_direction = products.iter().zip(others()).map(|((_, one), other)| *one != 0.0 && *other != 0.0);
+                let has_direction =
+                    products.iter().zip(others()).map(|((_, one), (_, other))| *one != 0.0 && *other != 0.0);
                 nulls = NullBuffer::union(nulls.as_ref(), Some(&has_direction.collect()));
-                let cosine = |((product, square), other): (&(f64, f64), &f64)| product / (square.sqrt() * other.sqrt());
+                let cosine = |((product, square), (_, other)): (&(f64, f64), &(f64, f64))| {
+                    product / (square.sqrt() * other.sqrt())
+                };
                 let cosines = products.iter().zip(others()).map(cosine);
                 match self.measure {
                     Measure::Similarity => cosines.collect(),
