@@ -1,8 +1,8 @@
 //! How queries share a device: an engine of the test that has one, and runs models on it as slowly as the tests need.
 
-#[allow(dead_code, reason = "each test file uses its part")]
 mod statements;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use datafusion_predict::{
     PredictRuntime, PredictSql, PrepareRequest, Prepared, Result, RunContext, Tensor,
 };
 use futures::StreamExt;
-use statements::{error, sql};
+use statements::{error, session, sql};
 
 /// A device that is not there: runs are the CPU's, one at a time.
 #[derive(Debug, Default)]
@@ -33,8 +33,14 @@ struct Fake {
     looks_for_next: AtomicBool,
     /// Whether a run goes on until it is cancelled.
     is_endless: AtomicBool,
+    /// Whether each run takes some milliseconds.
+    is_slow: AtomicBool,
     /// Whether runs fail.
     fails: AtomicBool,
+    /// Whether the run on the device stays there.
+    is_held: AtomicBool,
+    /// The models of which runs have come to the line.
+    asked: Mutex<BTreeSet<String>>,
     /// The models of the runs, in their order.
     order: Mutex<Vec<String>>,
     /// Copies of models that were made ready.
@@ -54,6 +60,9 @@ impl Engine for FakeEngine {
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
+        if request.device == Device::Cpu {
+            return Ok(Prepared::Refused("it has no CPU".to_owned()));
+        }
         let on_cpu = PrepareRequest { device: Device::Cpu, chosen: true, ..request.clone() };
         self.0.loaded.fetch_add(1, Ordering::SeqCst);
         Ok(match NativeEngine.prepare(model, &on_cpu)? {
@@ -87,8 +96,14 @@ impl OnFake {
             }
             std::thread::yield_now();
         }
+        while fake.is_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         while fake.is_endless.load(Ordering::SeqCst) && !context.cancel.is_cancelled() {
             std::thread::yield_now();
+        }
+        if fake.is_slow.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
         }
         let outputs = match fake.fails.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::EngineFailed, format!("model '{}': the device is gone", self.label))),
@@ -101,6 +116,7 @@ impl OnFake {
 
 impl Executable for OnFake {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        self.device.asked.lock().expect("no panic").insert(self.label.clone());
         match self.device.queue.run(context, || self.on_device(inputs, context)) {
             Some(outputs) => outputs,
             None => Err(Error::new(ErrorKind::Cancelled, "the query was cancelled")),
@@ -117,7 +133,7 @@ impl Executable for OnFake {
 }
 
 /// A session of so many partitions, on so many cores, and its device.
-async fn session(partitions: usize, cores: usize) -> (SessionContext, Arc<Fake>) {
+async fn with_device(partitions: usize, cores: usize) -> (SessionContext, Arc<Fake>) {
     let fake = Arc::new(Fake::default());
     let runtime = PredictRuntime::builder().with_cores(cores).with_engine(Arc::new(FakeEngine(fake.clone()))).build();
     let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(256);
@@ -137,15 +153,16 @@ const ROWS: &str = "(SELECT value * 1.0 AS a, value * 0.5 AS b FROM generate_ser
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_partitions_share_one_copy_and_one_run_at_a_time() {
-    let (ctx, fake) = session(8, 2).await;
+    let (ctx, fake) = with_device(8, 2).await;
     let loaded = fake.loaded.load(Ordering::SeqCst);
     let query = format!("SELECT count(p) AS n, sum(p) AS s FROM (SELECT predict('first', a, b) AS p FROM {ROWS})");
     let batches = sql(&ctx, &query).await;
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 20_000);
     assert_eq!(fake.loaded.load(Ordering::SeqCst), loaded, "what was created is at work already");
     assert_eq!(fake.most_at_once.load(Ordering::SeqCst), 1);
-    let (ours, _) = session(1, 1).await;
-    let alone = sql(&ours, &query).await;
+    let on_cpu = session(1);
+    sql(&on_cpu, "CREATE MODEL first FEATURES (a, b) FROM 'tests/models/queries/linear.onnx'").await;
+    let alone = sql(&on_cpu, &query).await;
     let sum = |batches: &[datafusion::arrow::array::RecordBatch]| {
         let sum =
             datafusion::arrow::compute::cast(batches[0].column(1), &datafusion::arrow::datatypes::DataType::Float64);
@@ -157,7 +174,7 @@ async fn eight_partitions_share_one_copy_and_one_run_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_batch_is_encoded_while_one_is_on_the_device() {
     for (partitions, cores) in [(1, 1), (1, 2), (4, 2)] {
-        let (ctx, fake) = session(partitions, cores).await;
+        let (ctx, fake) = with_device(partitions, cores).await;
         let before = fake.runs.load(Ordering::SeqCst);
         fake.looks_for_next.store(true, Ordering::SeqCst);
         sql(&ctx, &format!("SELECT sum(predict('first', a, b)) FROM {ROWS}")).await;
@@ -171,26 +188,35 @@ async fn the_next_batch_is_encoded_while_one_is_on_the_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_take_turns() {
-    let (ctx, fake) = session(4, 2).await;
+    let (ctx, fake) = with_device(4, 2).await;
     fake.order.lock().expect("no panic").clear();
-    fake.looks_for_next.store(true, Ordering::SeqCst);
-    let query = |model: &str| format!("SELECT sum(predict('{model}', a, b)) FROM {ROWS}");
-    let (one, two, three) = (query("first"), query("second"), query("third"));
-    tokio::join!(sql(&ctx, &one), sql(&ctx, &two), sql(&ctx, &three));
+    fake.asked.lock().expect("no panic").clear();
+    fake.is_held.store(true, Ordering::SeqCst);
+    let models = ["first", "second", "third"];
+    let queries = models.map(|model| {
+        let (ctx, query) = (ctx.clone(), format!("SELECT sum(predict('{model}', a, b)) FROM {ROWS}"));
+        tokio::spawn(async move { sql(&ctx, &query).await })
+    });
+    while fake.asked.lock().expect("no panic").len() < models.len() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    fake.is_held.store(false, Ordering::SeqCst);
+    for query in queries {
+        query.await.expect("no panic");
+    }
+    // A query has few runs under way, so none waits until another is done with all of its rows.
     let order = fake.order.lock().expect("no panic").clone();
-    for model in ["first", "second", "third"] {
-        // None waits until another is done with all of its rows.
-        let first = order.iter().position(|ran| ran == model);
-        let last = order.iter().rposition(|ran| ran == model);
-        let others =
-            order.iter().enumerate().filter(|(at, ran)| *ran != model && Some(*at) > first && Some(*at) < last);
-        assert!(others.count() > 10, "{model}: {order:?}");
+    let all = |model: &str| order.iter().filter(|ran| *ran == model).count();
+    for model in models {
+        assert!(all(model) > 70, "{model}: {}", all(model));
+        let first = order.iter().position(|ran| ran == model).expect("it ran");
+        assert!(first < 50, "{model} waited for {first} runs of {}", order.len());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_query_leaves_the_device_to_others() {
-    let (ctx, fake) = session(4, 2).await;
+    let (ctx, fake) = with_device(4, 2).await;
     fake.is_endless.store(true, Ordering::SeqCst);
     let query = format!("SELECT predict('first', a, b) FROM {ROWS}");
     for _ in 0..3 {
@@ -211,7 +237,7 @@ async fn a_dropped_query_leaves_the_device_to_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_fails_is_an_error_and_the_next_query_works() {
-    let (ctx, fake) = session(4, 2).await;
+    let (ctx, fake) = with_device(4, 2).await;
     fake.fails.store(true, Ordering::SeqCst);
     let query = format!("SELECT count(predict('first', a, b)) FROM {ROWS}");
     let problem = error(&ctx, &query).await;
@@ -222,8 +248,25 @@ async fn a_device_that_fails_is_an_error_and_the_next_query_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn auto_leaves_a_device_that_is_slower_or_fails() {
+    let (ctx, fake) = with_device(1, 1).await;
+    let create =
+        "CREATE OR REPLACE MODEL m FEATURES (a, b) FROM 'tests/models/queries/linear.onnx' OPTIONS (device 'auto')";
+    for (flag, why) in [
+        (&fake.is_slow, "device 'auto' has tried webgpu and left it: a row costs"),
+        (&fake.fails, "on which the model fails"),
+    ] {
+        flag.store(true, Ordering::SeqCst);
+        let made = ctx.predict_sql(create).await.expect("a model").to_string().await.expect("a row");
+        assert!(made.contains(why) && made.contains("| native | cpu    |"), "{made}");
+        flag.store(false, Ordering::SeqCst);
+    }
+    sql(&ctx, "SELECT predict('m', 1.0, 2.0)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_not_on_the_device_are_told() {
-    let (ctx, _) = session(1, 1).await;
+    let (ctx, _) = with_device(1, 1).await;
     let told = ctx.predict_sql("DESCRIBE MODEL first").await.expect("a model").to_string().await.expect("rows");
     assert!(told.contains("9 of 12 nodes run on device 'webgpu', the others on the CPU: Cast, Shape (2)"), "{told}");
     assert!(told.contains("nodes on device"), "{told}");

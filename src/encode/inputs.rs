@@ -266,6 +266,10 @@ fn cast_hint(from: &DataType, element: ElementType) -> Option<String> {
     let to = sql_type(element);
     match from {
         from if from.is_nested() => None,
+        // The bytes of a name are no file.
+        from if element == ElementType::Bytes && from.is_string() => {
+            Some("read_blob(…), if it is the name of a file".to_owned())
+        }
         from if can_cast_types(from, &element.arrow()) => Some(format!("CAST(… AS {to})")),
         DataType::Date32 => Some(format!("CAST(CAST(… AS INT) AS {to}), the days since 1970")),
         from if can_cast_types(from, &DataType::Int64) => Some(format!("CAST(CAST(… AS BIGINT) AS {to})")),

@@ -121,7 +121,7 @@ impl CoreLease {
         self.cores().take().map_or(0, |cores| cores.count())
     }
 
-    /// Whether there are cores at this moment.
+    /// Whether the lease has its cores: not while they are given up, and not afterwards if others had taken them.
     pub(crate) fn is_held(&self) -> bool {
         self.cores().is_some()
     }

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What runs count: those of models of texts, and those on devices. Others count nothing.
+/// Counters that runs add to, beside their rows: tokens and texts for models of texts, and the time that runs on a device have waited for
+/// it. Other runs leave them at zero.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RunCounts {

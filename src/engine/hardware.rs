@@ -44,7 +44,7 @@ fn processor() -> Hardware {
     Hardware { device: "cpu".to_owned(), name: Some(name), memory }
 }
 
-/// What follows `key` in the first line of a file that begins with it.
+/// Finds the first line of the file that begins with `key`, and gives the rest of that line: `line("/proc/meminfo", "MemTotal:")`.
 fn line(file: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;

@@ -128,12 +128,12 @@ pub trait Executable: Debug + Send + Sync {
     /// Where it runs, as EXPLAIN shows it: `cpu`, `cuda:0`.
     fn device(&self) -> String;
 
-    /// Where its nodes run, of a graph that was asked to run on a device, where the engine knows.
+    /// How many nodes of the graph run on its device, and which on the CPU, where it runs on a device and the engine knows it.
     fn placement(&self) -> Option<Placement> {
         None
     }
 
-    /// What a user should know of how it runs, each in a sentence.
+    /// Sentences for DESCRIBE MODEL and CREATE MODEL on how the engine runs the model, such as why it is on no device.
     fn notes(&self) -> Vec<String> {
         vec![]
     }

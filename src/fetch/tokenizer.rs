@@ -32,6 +32,9 @@ pub(crate) fn with_tokenizer(fetched: Fetched, tokenizer: &str, root: &Path) -> 
     };
     let json = fs::read(&file).map_err(unreadable)?;
     let (external, companions) = Model::external_files(&fetched.uri, &fetched.path)?;
+    if !companions.contains(&Model::TOKENIZER) {
+        bail!(InvalidOption, "option 'tokenizer' is for a model of texts, whose graph takes 'input_ids'");
+    }
     let (Some(beside), Some(name)) = (fetched.path.parent(), fetched.path.file_name()) else {
         bail!(Unreadable, "'{}' is no file", fetched.path.display())
     };

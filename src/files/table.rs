@@ -186,6 +186,11 @@ struct Found {
 /// The files that `pattern` names, by their names: a file, those of a folder, or what a pattern matches, in which `*` stays within a
 /// folder and `**` does not.
 async fn found(pattern: &str, session: &dyn Session) -> DFResult<Found> {
+    if pattern.is_empty() {
+        return plan_err!(
+            "files('') names no file: it takes a file, a folder or a pattern, as in files('photos/*.jpg')"
+        );
+    }
     let is_url = pattern.contains("://");
     let is_there = !is_url && Path::new(pattern).exists();
     // A name that is there is no pattern, whatever characters it has.

@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, StructArray};
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{DataType, Field, Fields};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::encode::ImageInfo;
@@ -25,8 +25,7 @@ struct ImageInfoFunction {
 
 /// The function.
 pub(crate) fn image_info() -> Arc<ScalarUDF> {
-    let bytes = TypeSignature::Uniform(1, vec![DataType::BinaryView, DataType::Binary, DataType::LargeBinary]);
-    Arc::new(ScalarUDF::new_from_impl(ImageInfoFunction { signature: Signature::new(bytes, Volatility::Immutable) }))
+    Arc::new(ScalarUDF::new_from_impl(ImageInfoFunction { signature: Signature::user_defined(Volatility::Immutable) }))
 }
 
 /// The parts of a result, each with what it is taken from.
@@ -65,6 +64,22 @@ impl ScalarUDFImpl for ImageInfoFunction {
                 .build()
         });
         Some(&DOCUMENTATION)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [DataType::Null] => Ok(vec![DataType::BinaryView]),
+            [bytes @ (DataType::Binary | DataType::LargeBinary | DataType::BinaryView)] => Ok(vec![bytes.clone()]),
+            [text] if text.is_string() => {
+                plan_err!(
+                    "image_info: expected what is in a file, found {text}: read_blob(…) reads the file of that name"
+                )
+            }
+            other => {
+                let found = other.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                plan_err!("image_info: expected what is in a file, as BYTEA, found ({found})")
+            }
+        }
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {

@@ -48,10 +48,10 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, String> 
     Ok(picture.into_rgb8())
 }
 
-/// The format of a file, and its name, if it is one of those that are read.
+/// The format of a picture's file, and the name of the format: JPEG, PNG or WebP.
 ///
 /// # Errors
-/// What the file is instead.
+/// A file of another format, with what it is or how it begins, in a few words.
 pub(super) fn known_format(bytes: &[u8]) -> Result<(ImageFormat, &'static str), String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => Ok((ImageFormat::Jpeg, "jpeg")),

@@ -1,4 +1,4 @@
-//! What a picture's file says of it.
+//! Format, size and channels of a picture, from the header of its file.
 
 use std::io::Cursor;
 
@@ -7,7 +7,7 @@ use image::{ImageDecoder, ImageReader, Limits};
 
 use super::decode::{BESIDE, known_format};
 
-/// What a file says of the picture in it, before that is decoded.
+/// Format, size and channels of a picture, as the header of its file gives them: nothing is decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageInfo {
     /// `jpeg`, `png` or `webp`.

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion_predict_native::{Model, Tensor};
+use datafusion_predict_native::Model;
 use ort::environment::Environment;
 
 pub use library::onnxruntime_folder;
 
-use super::{CoreBudget, Device, DeviceQueue, Engine, Executable, PrepareRequest, Prepared, RunContext};
+use super::{CoreBudget, Device, DeviceQueue, Engine, PrepareRequest, Prepared};
 use crate::error::{Error, Result, bail};
 use message::RuntimeError;
 use session::{DevicePlace, OrtExecutable};
@@ -122,7 +122,7 @@ impl Engine for OrtEngine {
                 Err(error) => notes.push(format!("device 'auto' has tried {device}: {}", with_cause(&error))),
             }
         }
-        Ok(Prepared::Ready(Arc::new(WithNotes { inner: load(Device::Cpu)?, notes })))
+        Ok(Prepared::Ready(Arc::new(load(Device::Cpu)?.with_notes(notes))))
     }
 }
 
@@ -135,35 +135,6 @@ fn queue(device: Device) -> Arc<DeviceQueue> {
         other => (other.kind(), 0),
     };
     QUEUES.lock().unwrap_or_else(PoisonError::into_inner).entry(hardware).or_default().clone()
-}
-
-/// A model on the CPU, and why it is on no device.
-#[derive(Debug)]
-struct WithNotes {
-    inner: OrtExecutable,
-    notes: Vec<String>,
-}
-
-impl Executable for WithNotes {
-    fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        self.inner.run(inputs, context)
-    }
-
-    fn device(&self) -> String {
-        self.inner.device()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.notes.clone()
-    }
-
-    fn sessions(&self) -> usize {
-        self.inner.sessions()
-    }
-
-    fn size(&self) -> Option<usize> {
-        self.inner.size()
-    }
 }
 
 /// An error in one line, with what caused it.

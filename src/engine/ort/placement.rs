@@ -36,9 +36,11 @@ const COPIES: [&str; 2] = ["MemcpyFromHost", "MemcpyToHost"];
 #[derive(Debug, Default)]
 struct Read {
     placement: Placement,
-    /// The provider whose nodes follow, and how many the log names of those that it has.
+    /// Whether the nodes in the lines that follow are on the CPU.
     is_cpu: bool,
+    /// Whether the session is made: what it logs from then on is of no matter.
     is_done: bool,
+    /// Whether there was any line of this kind.
     has_lines: bool,
 }
 

@@ -43,6 +43,8 @@ pub(super) struct OrtExecutable {
     inputs: Vec<String>,
     outputs: Vec<String>,
     place: DevicePlace,
+    /// What a user should know of the choice of its device.
+    notes: Vec<String>,
     /// Where the nodes are, once a session was made for a device.
     placement: OnceLock<Placement>,
     environment: Environment,
@@ -95,6 +97,7 @@ impl OrtExecutable {
             inputs,
             outputs,
             place,
+            notes: vec![],
             placement: OnceLock::new(),
             environment,
             cores,
@@ -106,6 +109,11 @@ impl OrtExecutable {
         let first = executable.create(1)?; // so that a model that can't be loaded fails here
         executable.give_back(1, first);
         Ok(executable)
+    }
+
+    /// The same with what a user should know of the choice of its device.
+    pub(super) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
     }
 
     fn create(&self, threads: usize) -> Result<Session> {
@@ -295,7 +303,7 @@ impl Executable for OrtExecutable {
     fn notes(&self) -> Vec<String> {
         let is_unknown = self.place.device != Device::Cpu && self.placement.get().is_none();
         let note = "this ONNX Runtime does not say which nodes are on the device, and which on the CPU";
-        is_unknown.then(|| note.to_owned()).into_iter().collect()
+        self.notes.iter().cloned().chain(is_unknown.then(|| note.to_owned())).collect()
     }
 
     fn variant(&self) -> String {

@@ -102,7 +102,6 @@ impl TokensFunction {
     pub fn names_a_model(&self, types: &[DataType]) -> bool {
         match types {
             _ if self.ask != Ask::Chunks => true,
-            [_, DataType::Null] => false, // no number of words
             [name, text, ..] => is_text(name) && is_text(text),
             _ => false,
         }
@@ -122,7 +121,7 @@ impl TokensFunction {
     /// A number of tokens, the same for all rows.
     fn number(&self, what: &str, value: &ColumnarValue) -> Result<usize> {
         let ColumnarValue::Scalar(ScalarValue::Int64(found)) = value else {
-            return plan_err!("{}: {what} must be one number for all rows", self.name());
+            return plan_err!("{}: {what} must be one number for all rows, as in {}", self.name(), self.usage());
         };
         match found.and_then(|number| usize::try_from(number).ok()) {
             Some(number) => Ok(number),
