@@ -94,7 +94,7 @@ pub use cancel::{CancelOnDrop, CancelToken};
 #[cfg(feature = "onnxruntime")]
 pub use engine::ort::{OrtEngine, onnxruntime_folder};
 pub use engine::{
-    Columnar, CoreBudget, CoreLease, Cores, Device, DeviceQueue, Engine, Executable, NativeEngine, Placement,
+    Columnar, CoreBudget, CoreLease, Cores, Device, DeviceQueue, Devices, Engine, Executable, NativeEngine, Placement,
     PrepareRequest, Prepared, RunContext, RunCounts,
 };
 

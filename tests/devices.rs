@@ -18,10 +18,14 @@ use datafusion_predict::{
 use futures::StreamExt;
 use statements::{error, session, sql};
 
-/// A device that is not there: runs are the CPU's, one at a time.
+/// Two devices that are not there: runs are the CPU's, one at a time on each.
 #[derive(Debug, Default)]
 struct Fake {
     queue: DeviceQueue,
+    /// Of the other one: `cuda:1`.
+    other: DeviceQueue,
+    /// Runs of each.
+    of_each: [AtomicUsize; 2],
     /// Runs that were made.
     runs: AtomicUsize,
     /// Of those, the ones during which the next run came to the line, encoded.
@@ -56,7 +60,7 @@ impl Engine for FakeEngine {
     }
 
     fn devices(&self) -> Vec<&'static str> {
-        vec!["webgpu"]
+        vec!["webgpu", "cuda"]
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
@@ -66,9 +70,12 @@ impl Engine for FakeEngine {
         let on_cpu = PrepareRequest { device: Device::Cpu, chosen: true, ..request.clone() };
         self.0.loaded.fetch_add(1, Ordering::SeqCst);
         Ok(match NativeEngine.prepare(model, &on_cpu)? {
-            Prepared::Ready(inner) => {
-                Prepared::Ready(Arc::new(OnFake { inner, label: request.label.clone(), device: self.0.clone() }))
-            }
+            Prepared::Ready(inner) => Prepared::Ready(Arc::new(OnFake {
+                inner,
+                label: request.label.clone(),
+                number: request.device.number().unwrap_or(0).into(),
+                device: self.0.clone(),
+            })),
             refused => refused,
         })
     }
@@ -78,6 +85,8 @@ impl Engine for FakeEngine {
 struct OnFake {
     inner: Arc<dyn Executable>,
     label: String,
+    /// Which one of the two.
+    number: usize,
     device: Arc<Fake>,
 }
 
@@ -87,6 +96,7 @@ impl OnFake {
         let now = fake.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         fake.most_at_once.fetch_max(now, Ordering::SeqCst);
         fake.runs.fetch_add(1, Ordering::SeqCst);
+        fake.of_each[self.number].fetch_add(1, Ordering::SeqCst);
         fake.order.lock().expect("no panic").push(self.label.clone());
         let start = Instant::now();
         while fake.looks_for_next.load(Ordering::SeqCst) && start.elapsed() < Duration::from_millis(500) {
@@ -117,7 +127,8 @@ impl OnFake {
 impl Executable for OnFake {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
         self.device.asked.lock().expect("no panic").insert(self.label.clone());
-        match self.device.queue.run(context, || self.on_device(inputs, context)) {
+        let queue = if self.number == 0 { &self.device.queue } else { &self.device.other };
+        match queue.run(context, || self.on_device(inputs, context)) {
             Some(outputs) => outputs,
             None => Err(Error::new(ErrorKind::Cancelled, "the query was cancelled")),
         }
@@ -183,6 +194,31 @@ async fn the_next_batch_is_encoded_while_one_is_on_the_device() {
         assert!(runs >= 20, "{runs}");
         // Behind the last one nothing comes; behind the first, perhaps not yet.
         assert!(followed + 3 >= runs, "{partitions} partitions, {cores} cores: {followed} of {runs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_devices_share_the_batches() {
+    for partitions in [1, 4] {
+        let (ctx, fake) = with_device(partitions, 2).await;
+        let create = |name: &str, device: &str| {
+            format!(
+                "CREATE MODEL {name} FEATURES (a, b) FROM 'tests/models/queries/linear.onnx' OPTIONS (device '{device}', batch_size 256)"
+            )
+        };
+        sql(&ctx, &create("both", "cuda:0,1")).await;
+        fake.of_each.iter().for_each(|runs| runs.store(0, Ordering::SeqCst));
+        fake.most_at_once.store(0, Ordering::SeqCst);
+        fake.is_slow.store(true, Ordering::SeqCst);
+        let rows = sql(&ctx, &format!("SELECT count(predict('both', a, b)) FROM {ROWS}")).await;
+        assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 20_000);
+        assert_eq!(fake.most_at_once.load(Ordering::SeqCst), 2, "{partitions} partitions");
+        let of_each = fake.of_each.each_ref().map(|runs| runs.load(Ordering::SeqCst));
+        assert!(of_each.iter().all(|runs| *runs >= 20), "{of_each:?}");
+        let described = ctx.predict_sql("DESCRIBE MODEL both").await.expect("a model").to_string().await.expect("rows");
+        assert!(described.contains("cuda:0,1"), "{described}");
+        let problem = error(&ctx, &create("twice", "cuda:0,0")).await;
+        assert!(problem.contains("option 'device' is 'cuda:0,0': it names cuda:0 twice"), "{problem}");
     }
 }
 

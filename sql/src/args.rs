@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
-use datafusion_predict::ByteSize;
+use datafusion_predict::{ByteSize, Device};
 
 use crate::logging::LogFormat;
 
@@ -51,6 +51,10 @@ pub(crate) struct Args {
     /// The library of ONNX Runtime
     #[arg(long, value_name = "PATH", global = true)]
     pub onnxruntime: Option<PathBuf>,
+
+    /// An option of a device's provider for all models, such as tensorrt.trt_engine_cache_enable=0; may be given several times
+    #[arg(long, value_name = "DEVICE.NAME=VALUE", value_parser = parse_provider_option, global = true)]
+    pub provider_option: Vec<(Device, String, String)>,
 
     /// How much memory queries may take, such as 512m or 4g
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory, global = true)]
@@ -179,6 +183,19 @@ fn parse_memory(text: &str) -> Result<usize, String> {
     }
 }
 
+/// `cuda.use_tf32=1`: the device, the option as its provider writes it, and its value.
+fn parse_provider_option(text: &str) -> Result<(Device, String, String), String> {
+    let parts = text.split_once('=').and_then(|(option, value)| Some((option.split_once('.')?, value)));
+    let Some(((device, name), value)) = parts.filter(|((_, name), _)| !name.is_empty()) else {
+        return Err("expected DEVICE.NAME=VALUE, such as cuda.use_tf32=1".to_owned());
+    };
+    match device.parse() {
+        Ok(Device::Cpu | Device::Auto) => Err(format!("device '{device}' has no provider with options")),
+        Ok(device) => Ok((device, name.to_owned(), value.to_owned())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +215,15 @@ mod tests {
         assert_eq!(parse_memory("4GiB"), Ok(4 << 30));
         for wrong in ["", "0", "1x"] {
             assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_a_provider_has_a_device_a_name_and_a_value() {
+        let expected = (Device::TensorRt(0), "trt_engine_cache_path".to_owned(), "/a=b".to_owned());
+        assert_eq!(parse_provider_option("tensorrt.trt_engine_cache_path=/a=b"), Ok(expected));
+        for wrong in ["", "cuda", "cuda.x", "cuda.=1", "cpu.x=1", "gpu.x=1", "use_tf32=1"] {
+            assert!(parse_provider_option(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::{Ran, shell};
 
 /// The shell with the library and the driver; `None`, if they are not there.
-fn on_webgpu(statements: &[&str]) -> Option<Command> {
+fn on_webgpu(arguments: &[&str], statements: &[&str]) -> Option<Command> {
     let folder = PathBuf::from(std::env::var_os("WEBGPU").filter(|folder| !folder.is_empty())?);
     let driver = folder.join("driver/usr/lib/chromium");
     if !driver.is_dir() {
@@ -26,7 +26,7 @@ fn on_webgpu(statements: &[&str]) -> Option<Command> {
         command.env(name, driver.join("vk_swiftshader_icd.json"));
     }
     command.env("LD_LIBRARY_PATH", &driver).arg("--onnxruntime").arg(library);
-    command.args(["-q", "--format", "csv"]).stdin(Stdio::null());
+    command.args(["-q", "--format", "csv"]).args(arguments).stdin(Stdio::null());
     statements.iter().for_each(|statement| {
         command.args(["-c", statement]);
     });
@@ -34,7 +34,11 @@ fn on_webgpu(statements: &[&str]) -> Option<Command> {
 }
 
 fn run(statements: &[&str]) -> Option<Ran> {
-    let ran = on_webgpu(statements).map(|mut command| Ran::from(command.output().expect("the shell")));
+    run_with(&[], statements)
+}
+
+fn run_with(arguments: &[&str], statements: &[&str]) -> Option<Ran> {
+    let ran = on_webgpu(arguments, statements).map(|mut command| Ran::from(command.output().expect("the shell")));
     if ran.is_none() {
         eprintln!("skipped: there is no WebGPU (make webgpu)");
     }
@@ -114,6 +118,33 @@ fn a_device_has_one_session_and_says_how_many_nodes_it_has() {
 }
 
 #[test]
+fn a_device_is_not_idle_while_there_are_rows() {
+    let pixels = "array_repeat(value * 0.001, 64)";
+    let statements = [
+        "SET datafusion.execution.target_partitions = 4",
+        "CREATE MODEL m FROM 'tests/models/neural/digits_cnn.onnx' OPTIONS (device 'webgpu', batch_size 64)",
+        &format!("EXPLAIN ANALYZE SELECT count(predict('m', {pixels})) FROM generate_series(1, 2048) AS g(value)"),
+    ];
+    let Some(ran) = run(&statements) else { return };
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let time = |name: &str| {
+        let rest = ran.stdout.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("no {name}: {ran:?}")).1;
+        let text: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '.' || *c == 'µ').collect();
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number: f64 = text[..text.len() - unit.len()].parse().expect("a number");
+        number
+            * match unit {
+                "ns" => 1e-9,
+                "µs" => 1e-6,
+                "ms" => 1e-3,
+                _ => 1.0,
+            }
+    };
+    // Batches are encoded and decoded while others run.
+    assert!(time("device_idle_time") < 0.1 * time("run_time"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_model_without_a_node_on_the_device_is_refused() {
     let statements = [
         "SET predict.engine = 'onnxruntime'",
@@ -147,7 +178,12 @@ fn options_of_the_provider_are_checked_and_reach_it() {
         ran.stdout.lines().find_map(|line| line.strip_prefix("call,nodes on device,")).map(str::to_owned)
     };
     let Some(first) = nodes("NCHW") else { return };
-    assert_ne!(first, nodes("nhwc").expect("nodes"));
+    let last = nodes("nhwc").expect("nodes");
+    assert_ne!(first, last);
+    let create_plain = "CREATE MODEL m FROM 'tests/models/images/classifier' OPTIONS (device 'webgpu')";
+    let of_app = ["--provider-option", "webgpu.preferredLayout=NHWC"];
+    let ran = run_with(&of_app, &[create_plain, "DESCRIBE MODEL m"]).expect("it is there");
+    assert!(ran.stdout.contains(&format!("call,nodes on device,{last}")), "{last}: {ran:?}");
     let wrong = run(&[&create("preferedLayout 'NHWC'")]).expect("it is there");
     assert!(wrong.stderr.contains("did you mean 'provider.preferredLayout'?"), "{wrong:?}");
     let file = run(&[&create("forceCpuNodeNames '/etc/passwd'")]).expect("it is there");

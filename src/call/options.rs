@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{GivenLabels, ImageOptions, TextOptions};
 use crate::byte_size::ByteSize;
 use crate::encode::BytesTaken;
-use crate::engine::{Device, provider_option};
+use crate::engine::{Device, Devices, provider_option};
 use crate::error::{Error, Result, bail, error};
 
 /// What is done with a NULL among the features.
@@ -100,7 +100,7 @@ pub struct ModelOptions {
     /// Rows for each run.
     pub batch_size: Option<usize>,
     /// Where the model runs.
-    pub device: Option<Device>,
+    pub device: Option<Devices>,
     /// Options of the device's provider, by their names (`provider.use_tf32 true`): those that are numbers, switches and choices.
     pub provider: BTreeMap<String, String>,
     /// Bytes of the device's memory that the model may take, weights and runs together.
@@ -234,7 +234,7 @@ impl ModelOptions {
 
     /// Brings the options of a device to the spelling of its provider.
     fn check_device(&mut self) -> Result<()> {
-        let device = self.device.unwrap_or_default();
+        let device = self.device.clone().unwrap_or_default().first();
         let given = std::mem::take(&mut self.provider);
         let provider = given.iter().map(|(name, value)| provider_option(device, name, value));
         self.provider = provider.collect::<Result<_>>()?;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counters that runs add to, beside their rows: tokens and texts for models of texts, and the time that runs on a device have waited for
-/// it. Other runs leave them at zero.
+/// Counters that runs add to, beside their rows: tokens and texts for models of texts, the time that runs on a device have waited for
+/// it, and the time that it had none. Other runs leave them at zero.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RunCounts {
@@ -19,6 +19,8 @@ pub struct RunCounts {
     pub repeated: AtomicUsize,
     /// Nanoseconds that runs have waited for their device.
     pub waited: AtomicU64,
+    /// Nanoseconds that the device had nothing to do before it had a run.
+    pub idle: AtomicU64,
     /// Since when a run waits.
     waiting_since: Mutex<Option<Instant>>,
 }
@@ -57,6 +59,16 @@ impl RunCounts {
     /// The time that runs have waited for their device, which is zero again.
     pub(crate) fn take_waited(&self) -> Duration {
         Duration::from_nanos(self.waited.swap(0, Ordering::Relaxed))
+    }
+
+    /// Counts that the device had nothing to do for so long.
+    pub(crate) fn add_idle(&self, idle: Duration) {
+        self.idle.fetch_add(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The time that the device had nothing to do, which is zero again.
+    pub(crate) fn take_idle(&self) -> Duration {
+        Duration::from_nanos(self.idle.swap(0, Ordering::Relaxed))
     }
 
     /// The counts of texts, which are zero again.

@@ -44,11 +44,31 @@ impl Device {
     }
 }
 
+impl Device {
+    /// Which one of several of its kind, where these have numbers.
+    pub fn number(self) -> Option<u16> {
+        match self {
+            Self::Cuda(number) | Self::TensorRt(number) | Self::DirectMl(number) => Some(number),
+            Self::Cpu | Self::OpenVino | Self::CoreMl | Self::WebGpu | Self::Auto => None,
+        }
+    }
+
+    /// Another one of its kind, where these have numbers.
+    pub(super) fn with_number(self, number: u16) -> Option<Self> {
+        match self {
+            Self::Cuda(_) => Some(Self::Cuda(number)),
+            Self::TensorRt(_) => Some(Self::TensorRt(number)),
+            Self::DirectMl(_) => Some(Self::DirectMl(number)),
+            Self::Cpu | Self::OpenVino | Self::CoreMl | Self::WebGpu | Self::Auto => None,
+        }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cuda(id) | Self::TensorRt(id) | Self::DirectMl(id) => write!(f, "{}:{id}", self.kind()),
-            Self::Cpu | Self::OpenVino | Self::CoreMl | Self::WebGpu | Self::Auto => f.write_str(self.kind()),
+        match self.number() {
+            Some(number) => write!(f, "{}:{number}", self.kind()),
+            None => f.write_str(self.kind()),
         }
     }
 }

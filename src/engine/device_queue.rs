@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::RunContext;
 
@@ -13,7 +13,8 @@ const LOOK: Duration = Duration::from_millis(10);
 ///
 /// A device has memory for one run that fills it, and runs that share it only slow each other down. A run holds no cores while it
 /// waits here or is on the device: the next batch is encoded and the one before is decoded meanwhile. Whoever is in the
-/// line leaves it when its query is cancelled.
+/// line leaves it when its query is cancelled. While nobody is in it, the device is idle, which is counted for the run that comes next,
+/// from the end of the one before or the begin of its own query on: [`RunCounts::idle`](super::RunCounts::idle).
 ///
 /// ```
 /// use datafusion_predict::{DeviceQueue, RunContext};
@@ -33,6 +34,8 @@ struct Line {
     waiting: VecDeque<u64>,
     next: u64,
     is_busy: bool,
+    /// When the last run ended.
+    free_since: Option<Instant>,
 }
 
 impl DeviceQueue {
@@ -66,6 +69,8 @@ impl DeviceQueue {
             if !line.is_busy && line.waiting.front() == Some(&number) {
                 line.waiting.pop_front();
                 line.is_busy = true;
+                let idle_since = line.free_since.map_or(context.began, |free| free.max(context.began));
+                context.counts.add_idle(idle_since.elapsed());
                 return Some(Place { queue: self });
             }
             line = self.moved.wait_timeout(line, LOOK).unwrap_or_else(PoisonError::into_inner).0;
@@ -84,7 +89,10 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.queue.line().is_busy = false;
+        let mut line = self.queue.line();
+        line.is_busy = false;
+        line.free_since = Some(Instant::now());
+        drop(line);
         self.queue.moved.notify_all();
     }
 }
@@ -154,6 +162,22 @@ mod tests {
         assert_eq!(queue.run(&context, || ()), None);
         drop((context, lease));
         assert_eq!(cores.free(), 1);
+    }
+
+    #[test]
+    fn a_device_is_idle_between_runs_but_not_before_the_query() {
+        const PAUSE: Duration = Duration::from_millis(30);
+        let (queue, first) = (DeviceQueue::default(), RunContext::default());
+        queue.run(&first, || ());
+        std::thread::sleep(PAUSE);
+        let second = RunContext::default();
+        queue.run(&second, || std::thread::sleep(PAUSE));
+        assert!(second.counts.take_idle() < PAUSE, "its query had not begun");
+        queue.run(&first, || ());
+        assert!(first.counts.take_idle() < PAUSE, "it was busy, with the run of another query");
+        std::thread::sleep(PAUSE);
+        queue.run(&first, || ());
+        assert!(first.counts.take_idle() >= PAUSE);
     }
 
     proptest! {

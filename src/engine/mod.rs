@@ -4,17 +4,20 @@ mod cores;
 mod counts;
 mod device;
 mod device_queue;
+mod devices;
 mod hardware;
 mod native;
 #[cfg(feature = "onnxruntime")]
 pub(crate) mod ort;
 mod placement;
 mod provider_options;
+mod several_devices;
 mod trim;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion_predict_native::{Model, Tensor, TensorSpec};
@@ -24,10 +27,12 @@ pub use counts::RunCounts;
 pub(crate) use counts::TextCounts;
 pub use device::Device;
 pub use device_queue::DeviceQueue;
+pub use devices::Devices;
 pub(crate) use hardware::hardware;
 pub use native::NativeEngine;
 pub use placement::Placement;
 pub(crate) use provider_options::provider_option;
+pub(crate) use several_devices::SeveralDevices;
 pub(crate) use trim::trim;
 
 use crate::cancel::CancelToken;
@@ -180,6 +185,8 @@ pub struct RunContext {
     pub is_trial: bool,
     /// What runs count.
     pub counts: Arc<RunCounts>,
+    /// When its query began to score: before that, a device that had nothing to do was not idle for it.
+    pub began: Instant,
     /// The cores of the thread that runs it, where they are to be given up while it waits for a device.
     pub cores: Option<Arc<CoreLease>>,
 }
@@ -196,6 +203,13 @@ impl RunContext {
 
 impl Default for RunContext {
     fn default() -> Self {
-        Self { threads: 1, cancel: CancelToken::default(), is_trial: false, counts: Arc::default(), cores: None }
+        Self {
+            threads: 1,
+            cancel: CancelToken::default(),
+            is_trial: false,
+            counts: Arc::default(),
+            began: Instant::now(),
+            cores: None,
+        }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct PredictMetrics {
     decode_time: Time,
     /// Of a model of texts: tokens, padding, texts that were cut, rows whose text occurs again. Not there before there are any.
     texts: OnceLock<[Count; 4]>,
+    /// Of a model on a device: how long that had nothing to do. Not there before a run on it.
+    device_idle_time: OnceLock<Time>,
     /// Not there before any row was remembered.
     remembered: OnceLock<Count>,
     set: ExecutionPlanMetricsSet,
@@ -40,6 +42,7 @@ impl PredictMetrics {
             run_time: time("run_time"),
             decode_time: time("decode_time"),
             texts: OnceLock::new(),
+            device_idle_time: OnceLock::new(),
             remembered: OnceLock::new(),
             set: set.clone(),
             partition,
@@ -61,6 +64,10 @@ impl PredictMetrics {
             let counts = self.texts.get_or_init(|| names.map(counter));
             let TextCounts { tokens, padding, truncated, repeated } = stats.texts;
             counts.iter().zip([tokens, padding, truncated, repeated]).for_each(|(count, more)| count.add(more));
+        }
+        if !stats.idle.is_zero() {
+            let time = || MetricBuilder::new(&self.set).subset_time("device_idle_time", self.partition);
+            self.device_idle_time.get_or_init(time).add_duration(stats.idle);
         }
         self.wait_time.add_duration(stats.wait);
         self.encode_time.add_duration(stats.encode);

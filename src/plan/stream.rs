@@ -41,8 +41,8 @@ use crate::scoring::{BatchSize, Predictor, ScoreStats};
 /// What takes longer than this is not done where the stream is polled: other tasks wait there.
 const LONGEST_INLINE: Duration = Duration::from_millis(10);
 
-/// Units of a stream on a device, at least: one is encoded, one is on the device, one is decoded.
-const ON_DEVICE: usize = 3;
+/// Units of a stream on a device, at least, beside those on it: one is encoded, one is decoded.
+const BESIDE_DEVICE: usize = 2;
 
 /// What is done with each batch.
 pub(super) struct ScoringPlan {
@@ -247,12 +247,8 @@ impl PredictStream {
         let cores = self.plan.share.cores();
         // More than can run, so that no core waits for the input.
         let most = if cores > 1 { 2 * cores } else { 1 };
-        let most = if self.runs_on_cpu() { most } else { most.max(ON_DEVICE) };
+        let most = most.max(self.predictor.as_deref().map_or(1, on_device));
         self.units.is_empty() || (self.units.len() < most && self.bytes_under_way < self.plan.bytes_in_flight)
-    }
-
-    fn runs_on_cpu(&self) -> bool {
-        self.predictor.as_ref().is_none_or(|predictor| predictor.runs_on_cpu())
     }
 
     /// Starts units of the batches that are open, as many as may be under way; quick ones are done here.
@@ -264,7 +260,7 @@ impl PredictStream {
             let open = &mut self.open[place];
             let left = open.count - open.started;
             // Units share what may be under way.
-            let sharing = if predictor.runs_on_cpu() { threads + 1 } else { ON_DEVICE + 1 };
+            let sharing = if predictor.runs_on_cpu() { threads + 1 } else { on_device(&predictor) + 1 };
             let most = self.plan.bytes_in_flight / sharing / open.bytes_of_row.max(1);
             let batch_size = self.batch_size.bounded(most);
             let fixed = predictor.fixed_batch().unwrap_or(1);
@@ -296,8 +292,10 @@ impl PredictStream {
                     }
                 }
                 // A thread whose run is on a device has no core, so that more of them than cores have work.
-                None if on_cpu => self.units.push_back(unit.elsewhere(&self.scorers, threads)),
-                None => self.units.push_back(unit.elsewhere(&self.scorers, threads.max(ON_DEVICE))),
+                None => {
+                    let most = threads.max(on_device(&unit.predictor));
+                    self.units.push_back(unit.elsewhere(&self.scorers, most));
+                }
             }
         }
         Ok(())
@@ -329,6 +327,11 @@ impl PredictStream {
     fn account(&self) -> Result<()> {
         self.memory.try_resize(self.bytes_open())
     }
+}
+
+/// Units of a stream that keep the model's devices at work: one on each, and those beside; 1 where it runs on the CPU.
+fn on_device(predictor: &Predictor) -> usize {
+    if predictor.runs_on_cpu() { 1 } else { predictor.sessions() + BESIDE_DEVICE }
 }
 
 /// Rows of one batch to be scored.

@@ -12,6 +12,8 @@ use crate::engine::Device;
 use crate::engine::ort::OrtEngine;
 use crate::engine::{CoreBudget, Engine, NativeEngine};
 use crate::registry::{Limits, ModelRegistry};
+#[cfg(feature = "onnxruntime")]
+use crate::storage::DiskCache;
 
 /// Makes a [`PredictRuntime`]. What models may take of the machine is set here, for all sessions.
 ///
@@ -72,7 +74,7 @@ impl PredictRuntimeBuilder {
         Self { cores: Some(cores), ..self }
     }
 
-    /// Keeps what is fetched from afar in `folder`, instead of the user's cache folder.
+    /// Keeps what is fetched from afar, what models remember and what TensorRT builds in `folder`, instead of the user's cache folder.
     pub fn with_cache_folder(mut self, folder: PathBuf) -> Self {
         self.limits.cache_folder = Some(folder);
         self
@@ -112,7 +114,8 @@ impl PredictRuntimeBuilder {
         engines.push(Arc::new(NativeEngine));
         #[cfg(feature = "onnxruntime")]
         {
-            let ort = OrtEngine::new(self.onnxruntime, cores.clone());
+            let engine_cache = DiskCache::new(self.limits.cache_folder.clone(), 0, 0).engines();
+            let ort = OrtEngine::new(self.onnxruntime, cores.clone()).with_engine_cache(engine_cache);
             let options = self.provider_options.iter();
             let ort = options.fold(ort, |ort, (device, name, value)| ort.with_provider_option(*device, name, value));
             engines.push(Arc::new(match self.onnxruntime_memory {

@@ -20,9 +20,9 @@ pub(super) fn prepare(
     engines: &[Arc<dyn Engine>],
     cancel: &CancelToken,
 ) -> Result<Arc<Predictor>> {
-    let on = |device| {
+    let on = |device: Device| {
         let mut on = request.clone();
-        on.options.device = Some(device);
+        on.options.device = Some(device.into());
         Predictor::prepare_on(on, engines, cancel, true)
     };
     if let Some(Ok(chosen)) = request.chosen_device.map(on) {

@@ -21,7 +21,7 @@ use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullP
 use crate::cancel::CancelToken;
 use crate::catalog::Interface;
 use crate::encode::struct_fields;
-use crate::engine::{self, Device, Engine, PrepareRequest, Prepared};
+use crate::engine::{self, Device, Devices, Engine, PrepareRequest, Prepared, SeveralDevices};
 use crate::error::{Result, bail};
 
 /// What a predictor is made from.
@@ -54,7 +54,7 @@ impl Predictor {
         engines: &[Arc<dyn Engine>],
         cancel: &CancelToken,
     ) -> Result<Arc<Self>> {
-        if request.options.device == Some(Device::Auto) {
+        if request.options.device == Some(Device::Auto.into()) {
             return auto::prepare(request, engines, cancel);
         }
         let timed = request.must_run;
@@ -107,6 +107,7 @@ impl Predictor {
             bail!(InvalidOption, "model '{label}' takes no list of a fixed size (option 'bytes')");
         }
 
+        let devices = options.device.clone().unwrap_or_default();
         let of_engine = PrepareRequest {
             // Without the version, which is not known yet when a model is created: its errors are the same then and later.
             label: label.split_once('/').map_or(label.as_str(), |(name, _)| name).to_owned(),
@@ -115,7 +116,7 @@ impl Predictor {
                 || graph_inputs.iter().any(|input| input.constant.is_some()),
             features: feature_names.clone().unwrap_or_default(),
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
-            device: options.device.unwrap_or_default(),
+            device: devices.first(),
             provider_options: options.provider.clone(),
             max_device_memory: options.max_device_memory.map(|size| size.0),
             chosen: choice != engine::AUTO,
@@ -130,7 +131,7 @@ impl Predictor {
             },
             None => of_engine,
         };
-        let mut runner = choose_engine(label, model, &of_engine, engines, choice)?;
+        let mut runner = choose_engine(label, model, &of_engine, &devices, engines, choice)?;
         if let Some(front) = &front {
             runner.executable = front.runner(runner.executable);
         }
@@ -278,18 +279,39 @@ pub(crate) fn declared_interface(
     Ok(Interface::declared(&signature, &encoder, &names.unwrap_or_default()))
 }
 
+/// Prepares the model on each of `devices`, where they are several.
+fn on_devices(
+    engine: &dyn Engine,
+    model: &Arc<Model>,
+    request: &PrepareRequest,
+    devices: &Devices,
+) -> Result<Prepared> {
+    let mut of_each = vec![];
+    for device in devices.iter() {
+        match engine.prepare(model, &PrepareRequest { device, ..request.clone() })? {
+            Prepared::Ready(executable) => of_each.push(executable),
+            refused @ Prepared::Refused(_) => return Ok(refused),
+        }
+    }
+    Ok(Prepared::Ready(match <[_; 1]>::try_from(of_each) {
+        Ok([only]) => only,
+        Err(of_each) => Arc::new(SeveralDevices::new(&request.label, devices.clone(), of_each)),
+    }))
+}
+
 /// The first engine that runs the model, of all or of the one that was chosen; and why those before it do not.
 fn choose_engine(
     label: &str,
     model: &Arc<Model>,
     request: &PrepareRequest,
+    devices: &Devices,
     engines: &[Arc<dyn Engine>],
     choice: &str,
 ) -> Result<Runner> {
     let candidates = engines.iter().filter(|engine| !request.chosen || engine.name() == choice);
     let mut refusals = vec![];
     for engine in candidates {
-        match engine.prepare(model, request).map_err(|error| error.after(&refusals))? {
+        match on_devices(engine.as_ref(), model, request, devices).map_err(|error| error.after(&refusals))? {
             Prepared::Ready(executable) => return Ok(Runner { engine: engine.clone(), executable, refusals }),
             Prepared::Refused(reason) => refusals.push(format!("{}: {reason}", engine.name())),
         }

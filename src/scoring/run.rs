@@ -60,6 +60,7 @@ impl Scorer<'_> {
         let waited = self.context.counts.take_waited();
         self.stats.wait += waited;
         self.stats.run += run.saturating_sub(waited);
+        self.stats.idle += self.context.counts.take_idle();
         self.stats.texts += self.context.counts.take();
         let scores = predictor.decode(outputs, batch.rows, wanted)?;
         lap(&mut clock, &mut self.stats.decode);

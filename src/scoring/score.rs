@@ -30,6 +30,8 @@ pub(crate) struct ScoreStats {
     pub rows_failed: usize,
     /// Time for free cores to come, and for the device.
     pub wait: Duration,
+    /// Time that the model's device had nothing to do.
+    pub idle: Duration,
     /// Time from Arrow to tensors.
     pub encode: Duration,
     /// Time in the engine.

@@ -60,6 +60,12 @@ impl DiskCache {
         self.root.join("remembered")
     }
 
+    /// The folder for what providers of devices build, which is not counted either.
+    #[cfg(feature = "onnxruntime")]
+    pub(crate) fn engines(&self) -> PathBuf {
+        self.root.join("engines")
+    }
+
     /// The folder for models that stand beside a tokenizer from elsewhere, which is not counted either.
     pub(crate) fn with_tokenizers(&self) -> PathBuf {
         self.root.join("tokenized")

@@ -1,14 +1,18 @@
 //! Tensors to ONNX Runtime's values and back.
 
+use std::fmt::Debug;
 use std::ptr::{self, NonNull};
+use std::slice;
 
 use datafusion::arrow::array::{Array, StringArray};
 use datafusion_predict_native::{Tensor, TensorData, Weight, WeightData};
 use half::{bf16, f16};
 use ort::AsPointer;
-use ort::memory::{Allocator, MemoryInfo};
+use ort::memory::{AllocationDevice, Allocator, MemoryInfo};
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef};
+use ort::value::{
+    DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef, TensorValueType,
+};
 
 /// Runs `$body` with `$data` bound to the elements of a primitive tensor, else `$other` with `$rest`.
 macro_rules! for_primitive {
@@ -47,6 +51,29 @@ pub(super) fn to_input(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
     )
 }
 
+/// The same as a copy in the memory of `allocator`, which must be the host's; `None` for strings, which have no fixed size.
+pub(super) fn copied(tensor: &Tensor, allocator: &Allocator) -> ort::Result<Option<SessionInputValue<'static>>> {
+    fn copy<T: PrimitiveTensorElementType + Copy + Debug + 'static>(
+        shape: &[usize],
+        elements: &[T],
+        allocator: &Allocator,
+    ) -> ort::Result<Option<SessionInputValue<'static>>> {
+        let mut copy = OrtTensor::<T>::new(allocator, shape.to_vec())?;
+        if copy.shape().num_elements() != elements.len() {
+            return Err(ort::Error::new("a tensor does not fill its shape"));
+        }
+        // SAFETY: the tensor was just made, with room for as many elements, on the host; nobody else has it.
+        unsafe { ptr::copy_nonoverlapping(elements.as_ptr(), copy.data_ptr_mut().cast(), elements.len()) };
+        Ok(Some(copy.into()))
+    }
+    let shape = tensor.shape.as_slice();
+    for_primitive!(&tensor.data, data => copy(shape, &data[..], allocator), other => match other {
+        TensorData::BFloat16(data) => copy(shape, &data[..], allocator),
+        TensorData::Bool(data) => copy(shape, &data[..], allocator),
+        _ => Ok(None),
+    })
+}
+
 /// A copy of an output: ONNX Runtime keeps its own.
 pub(super) fn from_output(value: &DynValue) -> ort::Result<Tensor> {
     let Some(element) = value.dtype().tensor_type() else {
@@ -80,12 +107,24 @@ pub(super) fn from_output(value: &DynValue) -> ort::Result<Tensor> {
     }
 }
 
-fn extract<T: PrimitiveTensorElementType>(
+fn extract<T: PrimitiveTensorElementType + Debug>(
     value: &DynValue,
     data: impl FnOnce(&[T]) -> TensorData,
 ) -> ort::Result<Tensor> {
-    let (shape, elements) = value.try_extract_tensor::<T>()?;
-    Ok(Tensor { shape: shape.iter().map(|&dim| dim as usize).collect(), data: data(elements) })
+    let tensor = value.view().downcast::<TensorValueType<T>>()?;
+    let memory = tensor.memory_info();
+    // ort takes page-locked memory for the device's.
+    if !memory.is_cpu_accessible() && memory.allocation_device() != AllocationDevice::CUDA_PINNED {
+        let device = memory.allocation_device();
+        return Err(ort::Error::new(format!("an output is in the memory of {}", device.as_str())));
+    }
+    let shape: Vec<usize> = tensor.shape().iter().map(|&dim| dim as usize).collect();
+    let elements = match tensor.shape().num_elements() {
+        0 => &[], // it may have no memory
+        // SAFETY: the tensor has so many elements of this type, in memory of the host, and lives on until the end.
+        count => unsafe { slice::from_raw_parts(tensor.data_ptr().cast::<T>(), count) },
+    };
+    Ok(Tensor { shape, data: data(elements) })
 }
 
 /// A weight as a value that all sessions share.

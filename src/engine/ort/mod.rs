@@ -1,7 +1,9 @@
 //! ONNX Runtime: found and loaded at run time, its sessions pooled.
 
 mod arena;
+mod binding;
 mod convert;
+mod engine_cache;
 mod library;
 mod message;
 mod placement;
@@ -30,6 +32,8 @@ pub struct OrtEngine {
     cores: Arc<CoreBudget>,
     /// Bytes that all runs on the CPU may take at once; 0 is no limit.
     memory_limit: u64,
+    /// Where TensorRT keeps what it builds.
+    engine_cache: Option<PathBuf>,
     /// Options of providers that the app has set, with a device of the kind that they are of.
     provider_options: Vec<(Device, String, String)>,
 }
@@ -39,7 +43,7 @@ impl OrtEngine {
     ///
     /// A process has one ONNX Runtime: the first engine that loads a model decides which.
     pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
-        Self { library, cores, memory_limit: arena::default_limit(), provider_options: vec![] }
+        Self { library, cores, memory_limit: arena::default_limit(), engine_cache: None, provider_options: vec![] }
     }
 
     /// Lets all runs on the CPU, with what they keep for later ones, take `bytes` of memory; what asks for more is an error. 0
@@ -49,6 +53,13 @@ impl OrtEngine {
     #[must_use]
     pub fn with_memory_limit(self, bytes: u64) -> Self {
         Self { memory_limit: bytes, ..self }
+    }
+
+    /// Lets TensorRT keep below `folder` the engines that it builds, which takes it minutes, for other processes and the next session: in a
+    /// folder for each model, device, set of options and version. Without it they are built anew in each process.
+    #[must_use]
+    pub fn with_engine_cache(self, folder: PathBuf) -> Self {
+        Self { engine_cache: Some(folder), ..self }
     }
 
     /// Sets an option of the provider of `device`, whatever its number, for all models: also one that names a file, a library or an
@@ -66,8 +77,8 @@ impl OrtEngine {
         self
     }
 
-    /// `device` for sessions of the model of `request`.
-    fn place(&self, device: Device, request: &PrepareRequest) -> Result<DevicePlace> {
+    /// `device` for sessions of `model` as `request` asks for it.
+    fn place(&self, device: Device, model: &Model, request: &PrepareRequest) -> Result<DevicePlace> {
         let of_app = self.provider_options.iter().filter(|(of, ..)| of.kind() == device.kind());
         let of_app: Vec<_> = of_app.map(|(_, name, value)| (name.clone(), value.clone())).collect();
         if let Some((name, _)) = of_app.iter().find(|(name, value)| format!("{name}{value}").contains('\0')) {
@@ -78,12 +89,13 @@ impl OrtEngine {
         }
         let limit = request.max_device_memory.map(|bytes| ("gpu_mem_limit".to_owned(), bytes.to_string()));
         let of_model = request.provider_options.clone();
-        Ok(DevicePlace {
-            device,
-            queue: queue(device),
-            of_app: of_app.clone(),
-            options: of_app.into_iter().chain(of_model).chain(limit).collect(),
-        })
+        let mut options: Vec<_> = of_app.iter().cloned().chain(of_model).chain(limit).collect();
+        if let Some(folder) = &self.engine_cache {
+            let request = PrepareRequest { device, ..request.clone() };
+            let of_cache = engine_cache::options(folder, model, &request, &options, ort::info());
+            options.splice(0..0, of_cache); // what the app says counts
+        }
+        Ok(DevicePlace { device, queue: queue(device), of_app, options })
     }
 
     fn environment(&self) -> Result<Environment> {
@@ -109,7 +121,7 @@ impl Engine for OrtEngine {
         }
         let environment = self.environment()?;
         let load = |device| {
-            let place = self.place(device, request)?;
+            let place = self.place(device, model, request)?;
             OrtExecutable::load(model, request, place, environment.clone(), self.cores.clone())
         };
         if request.device != Device::Auto {

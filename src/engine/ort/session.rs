@@ -1,5 +1,6 @@
 //! The sessions of one model.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,6 +12,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
+use super::binding::{Binding, HostMemory};
 use super::message::RuntimeError;
 use super::placement::PlacementLog;
 use super::{convert, missing, provider, refused, size};
@@ -54,11 +56,21 @@ pub(super) struct OrtExecutable {
     /// All sessions, in use or not.
     sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
-    idle: Mutex<Vec<(usize, Session)>>,
+    idle: Mutex<Vec<(usize, Ready)>>,
+    /// The memory of the host that runs on the device read and write; known with the first session.
+    host: OnceLock<HostMemory>,
     /// The model's large weights, in memory once for all sessions. They point into `model`.
     weights: Vec<(String, Arc<DynValue>)>,
     /// Dropped last: sessions and weights point into it.
     model: Arc<Model>,
+}
+
+/// A session, and what its runs are bound to.
+#[derive(Debug)]
+struct Ready {
+    session: Session,
+    /// On a device.
+    binding: Option<Binding>,
 }
 
 /// A device for sessions, and how they use it.
@@ -105,6 +117,7 @@ impl OrtExecutable {
             session_size,
             sessions: AtomicUsize::new(0),
             idle,
+            host: OnceLock::new(),
         };
         let first = executable.create(1)?; // so that a model that can't be loaded fails here
         executable.give_back(1, first);
@@ -116,7 +129,7 @@ impl OrtExecutable {
         Self { notes, ..self }
     }
 
-    fn create(&self, threads: usize) -> Result<Session> {
+    fn create(&self, threads: usize) -> Result<Ready> {
         let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
         // ONNX Runtime makes a copy of what it is given as external, for as long as it works on the graph; not of what it finds
         // in files. Versions that look for these elsewhere fail at once.
@@ -132,7 +145,17 @@ impl OrtExecutable {
         if self.session_size >= WORTH_TRIMMING {
             trim();
         }
-        Ok(session)
+        self.bound(session).map_err(|cause| refused(&self.label, cause))
+    }
+
+    /// The session with what its runs are bound to.
+    fn bound(&self, session: Session) -> ort::Result<Ready> {
+        if self.place.device == Device::Cpu {
+            return Ok(Ready { session, binding: None });
+        }
+        let host = self.host.get_or_init(|| HostMemory::of(&session, self.place.device)).clone();
+        let binding = Binding::new(&session, &self.inputs, &self.outputs, host)?;
+        Ok(Ready { session, binding: Some(binding) })
     }
 
     /// A session for the graph `onnx`, whose external data is in the files of `weights_folder`, or else given beside it.
@@ -192,7 +215,7 @@ impl OrtExecutable {
     }
 
     /// A session that nobody uses, with so many threads; a new one if there is none.
-    fn take(&self, threads: usize) -> Result<Session> {
+    fn take(&self, threads: usize) -> Result<Ready> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         match idle.iter().position(|(of, _)| *of == threads) {
             Some(position) => Ok(idle.swap_remove(position).1),
@@ -203,7 +226,7 @@ impl OrtExecutable {
         }
     }
 
-    fn give_back(&self, threads: usize, session: Session) {
+    fn give_back(&self, threads: usize, session: Ready) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push((threads, session));
         // Sessions for other numbers of threads must not pile up: trees stand in memory once for each. There is room for
@@ -215,7 +238,7 @@ impl OrtExecutable {
     }
 
     /// Runs in a session of so many threads.
-    fn run_with(&self, threads: usize, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+    fn run_with(&self, threads: usize, inputs: &[SessionInputValue], context: &RunContext) -> Result<Vec<Tensor>> {
         let mut taken = Taken { session: Some(self.take(threads)?), threads, of: self };
         match &mut taken.session {
             Some(session) => self.run_in(session, inputs, context),
@@ -223,12 +246,17 @@ impl OrtExecutable {
         }
     }
 
-    fn run_in(&self, session: &mut Session, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+    /// What a session is given for `inputs`.
+    fn values<'t>(&self, inputs: &'t [Tensor]) -> Result<Vec<SessionInputValue<'t>>> {
+        let values = inputs.iter().map(|input| match self.host.get() {
+            Some(host) => host.input(input),
+            None => convert::to_input(input),
+        });
+        values.collect::<ort::Result<_>>().map_err(|cause| self.failed(cause))
+    }
+
+    fn run_in(&self, ready: &mut Ready, inputs: &[SessionInputValue], context: &RunContext) -> Result<Vec<Tensor>> {
         let failed = |cause: ort::Error| self.failed(cause);
-        let values =
-            inputs.iter().map(convert::to_input).collect::<ort::Result<Vec<SessionInputValue>>>().map_err(failed)?;
-        let names = self.inputs.iter().map(String::as_str);
-        let values: Vec<_> = names.zip(values).collect();
         let mut options = RunOptions::new().map_err(failed)?;
         options.set_log_level(LogLevel::Fatal).map_err(failed)?;
         if context.is_trial && self.place.device == Device::Cpu {
@@ -240,7 +268,12 @@ impl OrtExecutable {
             move || drop(options.terminate())
         };
         let outputs = context.cancel.with_hook(terminate, || {
-            let outputs = session.run_with_options(values, &options)?;
+            if let Some(binding) = &mut ready.binding {
+                return binding.run(&mut ready.session, inputs, &options);
+            }
+            let names = self.inputs.iter().map(String::as_str);
+            let values: Vec<_> = names.zip(inputs.iter().map(Deref::deref)).collect();
+            let outputs = ready.session.run_with_options(values, &options)?;
             self.outputs
                 .iter()
                 .map(|name| convert::from_output(&outputs[name.as_str()]))
@@ -268,7 +301,7 @@ fn prepacks(model: &Model) -> bool {
 
 /// A session in use, which goes back whatever happens: a device has no other.
 struct Taken<'a> {
-    session: Option<Session>,
+    session: Option<Ready>,
     threads: usize,
     of: &'a OrtExecutable,
 }
@@ -283,10 +316,11 @@ impl Drop for Taken<'_> {
 
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
+        let inputs = self.values(inputs)?;
         if self.place.device == Device::Cpu {
-            return self.run_with(context.threads.clamp(1, self.cores.total()), inputs, context);
+            return self.run_with(context.threads.clamp(1, self.cores.total()), &inputs, context);
         }
-        match self.place.queue.run(context, || self.run_with(1, inputs, context)) {
+        match self.place.queue.run(context, || self.run_with(1, &inputs, context)) {
             Some(outputs) => outputs,
             None => bail!(Cancelled, "model '{}': the query was cancelled", self.label),
         }
