@@ -95,7 +95,7 @@ pub use cancel::{CancelOnDrop, CancelToken};
 pub use engine::ort::{OrtEngine, onnxruntime_folder};
 pub use engine::{
     Columnar, CoreBudget, CoreLease, Cores, Device, DeviceQueue, Devices, Engine, Executable, NativeEngine, Placement,
-    PrepareRequest, Prepared, RunContext, RunCounts,
+    PluginDevice, PrepareRequest, Prepared, RunContext, RunCounts,
 };
 
 // Plans.

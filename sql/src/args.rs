@@ -52,6 +52,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", global = true)]
     pub onnxruntime: Option<PathBuf>,
 
+    /// A plug-in of ONNX Runtime that brings devices, such as that of onnxruntime-ep-openvino; may be given several times
+    #[arg(long, value_name = "PATH", global = true)]
+    pub provider_library: Vec<PathBuf>,
+
     /// An option of a device's provider for all models, such as tensorrt.trt_engine_cache_enable=0; may be given several times
     #[arg(long, value_name = "DEVICE.NAME=VALUE", value_parser = parse_provider_option, global = true)]
     pub provider_option: Vec<(Device, String, String)>,

@@ -94,6 +94,9 @@ fn run(front: &Runtime, workers: &Handle, args: &Args, sources: &[Source]) -> Re
     if let Some(library) = &args.onnxruntime {
         predict = predict.with_onnxruntime(library.clone());
     }
+    for library in &args.provider_library {
+        predict = predict.with_provider_library(library.clone());
+    }
     for (device, name, value) in &args.provider_option {
         predict = predict.with_provider_option(*device, name, value);
     }

@@ -10,6 +10,7 @@ mod native;
 #[cfg(feature = "onnxruntime")]
 pub(crate) mod ort;
 mod placement;
+mod plugin_device;
 mod provider_options;
 mod several_devices;
 mod trim;
@@ -31,6 +32,7 @@ pub use devices::Devices;
 pub(crate) use hardware::hardware;
 pub use native::NativeEngine;
 pub use placement::Placement;
+pub use plugin_device::PluginDevice;
 pub(crate) use provider_options::provider_option;
 pub(crate) use several_devices::SeveralDevices;
 pub(crate) use trim::trim;
@@ -72,6 +74,14 @@ pub trait Engine: Debug + Send + Sync {
     /// The kinds of devices that it could run a model on here, as the option `device` names them, without numbers.
     fn devices(&self) -> Vec<&'static str> {
         vec!["cpu"]
+    }
+
+    /// The devices that plug-ins of the engine bring, and the plug-ins that find none of theirs here.
+    ///
+    /// # Errors
+    /// A plug-in that can't be loaded.
+    fn plugin_devices(&self) -> Result<Vec<PluginDevice>> {
+        Ok(vec![])
     }
 
     /// Prepares `model` for runs that give `request.outputs`. The first engine of a session that can, runs it.

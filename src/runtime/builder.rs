@@ -32,6 +32,8 @@ pub struct PredictRuntimeBuilder {
     #[cfg(feature = "onnxruntime")]
     onnxruntime_memory: Option<u64>,
     #[cfg(feature = "onnxruntime")]
+    provider_libraries: Vec<PathBuf>,
+    #[cfg(feature = "onnxruntime")]
     provider_options: Vec<(Device, String, String)>,
     cores: Option<usize>,
     limits: Limits,
@@ -60,6 +62,13 @@ impl PredictRuntimeBuilder {
     #[cfg(feature = "onnxruntime")]
     pub fn with_onnxruntime_memory(self, bytes: u64) -> Self {
         Self { onnxruntime_memory: Some(bytes), ..self }
+    }
+
+    /// Loads the library at `path`, a plug-in of ONNX Runtime that brings devices: see [`OrtEngine::with_provider_library`].
+    #[cfg(feature = "onnxruntime")]
+    pub fn with_provider_library(mut self, path: PathBuf) -> Self {
+        self.provider_libraries.push(path);
+        self
     }
 
     /// Sets an option of ONNX Runtime's provider of `device`, whatever its number: see [`OrtEngine::with_provider_option`].
@@ -116,6 +125,7 @@ impl PredictRuntimeBuilder {
         {
             let engine_cache = DiskCache::new(self.limits.cache_folder.clone(), 0, 0).engines();
             let ort = OrtEngine::new(self.onnxruntime, cores.clone()).with_engine_cache(engine_cache);
+            let ort = self.provider_libraries.into_iter().fold(ort, OrtEngine::with_provider_library);
             let options = self.provider_options.iter();
             let ort = options.fold(ort, |ort, (device, name, value)| ort.with_provider_option(*device, name, value));
             engines.push(Arc::new(match self.onnxruntime_memory {

@@ -125,7 +125,7 @@ mod tests {
     /// The CPU's memory stands for page-locked memory: what is bound and copied is the same.
     #[test]
     fn what_is_bound_gives_what_is_not() {
-        let environment = library::environment(None, 0).expect("ONNX Runtime");
+        let environment = library::environment(None, 0).expect("ONNX Runtime").environment;
         let mut builder = Session::builder(&environment).expect("a builder");
         let mut session = builder.commit_from_file("tests/models/neural/digits_cnn.onnx").expect("a session");
         let input = session.inputs()[0].name().to_owned();

@@ -1,6 +1,7 @@
 //! Finds and loads the library of ONNX Runtime.
 
 use std::env;
+use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,10 +18,18 @@ const OLDEST: u32 = ort::MINOR_VERSION;
 const HOW_TO_GET_IT: &str =
     "get it with `pip install onnxruntime`, or name the library with --onnxruntime or ORT_DYLIB_PATH";
 
+/// ONNX Runtime, once it is loaded.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub environment: Environment,
+    /// The second number of its version: 32 of 1.32.0.
+    pub minor: u32,
+}
+
 /// The process' environment of ONNX Runtime; the first call loads the library, from `explicit` if that is given, and lets all
 /// runs on the CPU take `memory_limit` bytes.
-pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<Environment> {
-    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<Loaded> {
+    static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(loaded) = environment.as_ref() {
         return Ok(loaded.clone());
@@ -44,7 +53,21 @@ pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<
         .map_err(|cause| error!(OnnxRuntimeUnusable, "ONNX Runtime does not start").with_source(cause))?;
     arena::share(&built, memory_limit)
         .map_err(|cause| error!(OnnxRuntimeUnusable, "ONNX Runtime has no memory").with_source(cause))?;
-    Ok(environment.insert(built).clone())
+    let minor = minor_version(&path).unwrap_or(OLDEST);
+    Ok(environment.insert(Loaded { environment: built, minor }).clone())
+}
+
+/// The second number of the version of the library at `path`, which is loaded.
+fn minor_version(path: &Path) -> Option<u32> {
+    type Base = unsafe extern "system" fn() -> *const ort::sys::OrtApiBase;
+    // SAFETY: the library is loaded, so nothing is run; it has this function, of this type, as it has let itself be loaded by `ort`, and
+    // gives texts that stay.
+    let version = unsafe {
+        let library = libloading::Library::new(path).ok()?;
+        let base = library.get::<Base>(c"OrtGetApiBase").ok()?();
+        CStr::from_ptr(((*base).GetVersionString)()).to_str().ok()?.to_owned()
+    };
+    version.split('.').nth(1)?.parse().ok()
 }
 
 fn find(explicit: Option<&Path>) -> Result<PathBuf> {

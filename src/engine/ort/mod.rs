@@ -7,6 +7,7 @@ mod engine_cache;
 mod library;
 mod message;
 mod placement;
+mod plugins;
 mod provider;
 mod session;
 mod size;
@@ -16,12 +17,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion_predict_native::Model;
-use ort::environment::Environment;
 
 pub use library::onnxruntime_folder;
 
-use super::{CoreBudget, Device, DeviceQueue, Engine, PrepareRequest, Prepared};
+use super::{CoreBudget, Device, DeviceQueue, Engine, PluginDevice, PrepareRequest, Prepared};
 use crate::error::{Error, Result, bail};
+use library::Loaded;
 use message::RuntimeError;
 use session::{DevicePlace, OrtExecutable};
 
@@ -32,6 +33,8 @@ pub struct OrtEngine {
     cores: Arc<CoreBudget>,
     /// Bytes that all runs on the CPU may take at once; 0 is no limit.
     memory_limit: u64,
+    /// Libraries of providers.
+    provider_libraries: Vec<PathBuf>,
     /// Where TensorRT keeps what it builds.
     engine_cache: Option<PathBuf>,
     /// Options of providers that the app has set, with a device of the kind that they are of.
@@ -43,7 +46,14 @@ impl OrtEngine {
     ///
     /// A process has one ONNX Runtime: the first engine that loads a model decides which.
     pub fn new(library: Option<PathBuf>, cores: Arc<CoreBudget>) -> Self {
-        Self { library, cores, memory_limit: arena::default_limit(), engine_cache: None, provider_options: vec![] }
+        Self {
+            library,
+            cores,
+            memory_limit: arena::default_limit(),
+            provider_libraries: vec![],
+            engine_cache: None,
+            provider_options: vec![],
+        }
     }
 
     /// Lets all runs on the CPU, with what they keep for later ones, take `bytes` of memory; what asks for more is an error. 0
@@ -53,6 +63,14 @@ impl OrtEngine {
     #[must_use]
     pub fn with_memory_limit(self, bytes: u64) -> Self {
         Self { memory_limit: bytes, ..self }
+    }
+
+    /// Loads the library at `path`, a plug-in that brings a provider and its devices: such as that of the Python package
+    /// `onnxruntime-ep-openvino`. A device of the same kind that ONNX Runtime was built for gives way to it. Needs ONNX Runtime 1.22.
+    #[must_use]
+    pub fn with_provider_library(mut self, path: PathBuf) -> Self {
+        self.provider_libraries.push(path);
+        self
     }
 
     /// Lets TensorRT keep below `folder` the engines that it builds, which takes it minutes, for other processes and the next session: in a
@@ -98,8 +116,12 @@ impl OrtEngine {
         Ok(DevicePlace { device, queue: queue(device), of_app, options })
     }
 
-    fn environment(&self) -> Result<Environment> {
-        library::environment(self.library.as_deref(), self.memory_limit)
+    /// ONNX Runtime with its plug-ins.
+    fn loaded(&self) -> Result<Loaded> {
+        let loaded = library::environment(self.library.as_deref(), self.memory_limit)?;
+        let mut libraries = self.provider_libraries.iter();
+        libraries.try_for_each(|path| plugins::register(&loaded.environment, loaded.minor, path))?;
+        Ok(loaded)
     }
 }
 
@@ -109,26 +131,31 @@ impl Engine for OrtEngine {
     }
 
     fn devices(&self) -> Vec<&'static str> {
-        match self.environment() {
+        match library::environment(self.library.as_deref(), self.memory_limit) {
             Ok(_) => provider::available(),
             Err(_) => vec![], // without its library it runs nowhere
         }
+    }
+
+    fn plugin_devices(&self) -> Result<Vec<PluginDevice>> {
+        self.loaded()?;
+        Ok(plugins::devices())
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
         if model.token_table().is_some() {
             return Ok(Prepared::Refused("static embeddings are no graph: the native engine looks them up".to_owned()));
         }
-        let environment = self.environment()?;
+        let loaded = self.loaded()?;
         let load = |device| {
             let place = self.place(device, model, request)?;
-            OrtExecutable::load(model, request, place, environment.clone(), self.cores.clone())
+            OrtExecutable::load(model, request, place, loaded.clone(), self.cores.clone())
         };
         if request.device != Device::Auto {
             return Ok(Prepared::Ready(Arc::new(load(request.device)?)));
         }
         let mut notes = vec![];
-        for device in provider::candidates() {
+        for device in plugins::kinds().into_iter().chain(provider::candidates()) {
             match load(device) {
                 Ok(executable) => return Ok(Prepared::Ready(Arc::new(executable))),
                 Err(error) => notes.push(format!("device 'auto' has tried {device}: {}", with_cause(&error))),
@@ -164,8 +191,17 @@ fn refused(label: &str, cause: ort::Error) -> Error {
 fn missing(device: Device, cause: ort::Error) -> Result<std::convert::Infallible> {
     let message = cause.message();
     let message = message.trim().trim_end_matches('.');
+    let package = match device {
+        Device::OpenVino => {
+            "onnxruntime-openvino, or --provider-library a plug-in, such as that of onnxruntime-ep-openvino"
+        }
+        Device::CoreMl => "onnxruntime on macOS",
+        Device::DirectMl(_) => "onnxruntime-directml",
+        Device::WebGpu => "onnxruntime-webgpu",
+        Device::Cuda(_) | Device::TensorRt(_) | Device::Cpu | Device::Auto => "onnxruntime-gpu",
+    };
     bail!(
         DeviceMissing,
-        "device '{device}' is not available in this ONNX Runtime: {message}; --onnxruntime (PredictRuntimeBuilder::with_onnxruntime) names a library that was built for it, such as that of the Python package onnxruntime-gpu"
+        "device '{device}' is not available in this ONNX Runtime: {message}; --onnxruntime (PredictRuntimeBuilder::with_onnxruntime) names a library that was built for it, such as that of the Python package {package}"
     )
 }

@@ -49,7 +49,20 @@ pub(super) fn available() -> Vec<&'static str> {
     providers.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
-/// What `auto` tries before the CPU.
+/// A device of the kind that the provider `name` is for, as ONNX Runtime names it.
+pub(super) fn of_name(name: &str) -> Option<Device> {
+    match name {
+        "CUDAExecutionProvider" => Some(Device::Cuda(0)),
+        "TensorrtExecutionProvider" | "NvTensorRTRTXExecutionProvider" => Some(Device::TensorRt(0)),
+        "OpenVINOExecutionProvider" => Some(Device::OpenVino),
+        "CoreMLExecutionProvider" => Some(Device::CoreMl),
+        "DmlExecutionProvider" => Some(Device::DirectMl(0)),
+        "WebGpuExecutionProvider" => Some(Device::WebGpu),
+        _ => None,
+    }
+}
+
+/// What `auto` tries before the CPU, after what plug-ins bring.
 pub(super) fn candidates() -> Vec<Device> {
     if cfg!(target_os = "macos") {
         vec![Device::CoreMl]

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use datafusion_predict_native::{Model, Tensor};
-use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
 use super::binding::{Binding, HostMemory};
+use super::library::Loaded;
 use super::message::RuntimeError;
 use super::placement::PlacementLog;
-use super::{convert, missing, provider, refused, size};
+use super::{convert, missing, plugins, provider, refused, size};
 use crate::engine::{CoreBudget, Device, DeviceQueue, Executable, Placement, PrepareRequest, RunContext, trim};
 use crate::error::{Error, Result, bail, error};
 
@@ -49,7 +49,7 @@ pub(super) struct OrtExecutable {
     notes: Vec<String>,
     /// Where the nodes are, once a session was made for a device.
     placement: OnceLock<Placement>,
-    environment: Environment,
+    runtime: Loaded,
     cores: Arc<CoreBudget>,
     /// Bytes of each session, about.
     session_size: usize,
@@ -90,7 +90,7 @@ impl OrtExecutable {
         model: &Arc<Model>,
         request: &PrepareRequest,
         place: DevicePlace,
-        environment: Environment,
+        runtime: Loaded,
         cores: Arc<CoreBudget>,
     ) -> Result<Self> {
         let weights = model.weights().iter().map(|weight| {
@@ -111,7 +111,7 @@ impl OrtExecutable {
             place,
             notes: vec![],
             placement: OnceLock::new(),
-            environment,
+            runtime,
             cores,
             weights,
             session_size,
@@ -179,10 +179,13 @@ impl OrtExecutable {
             return builder.commit_from_memory(onnx).map_err(refused);
         };
         let log = PlacementLog::default();
-        builder = match builder.with_execution_providers([provider]) {
-            Ok(builder) => builder,
-            Err(cause) => match missing(device, cause.into())? {},
-        };
+        let Loaded { environment, minor } = &self.runtime;
+        if !plugins::append(&builder, environment, *minor, device, &self.place.options).map_err(refused)? {
+            builder = match builder.with_execution_providers([provider]) {
+                Ok(builder) => builder,
+                Err(cause) => match missing(device, cause.into())? {},
+            };
+        }
         builder = builder.with_log_level(LogLevel::Verbose).map_err(|cause| refused(cause.into()))?;
         builder = builder.with_logger(log.logger()).map_err(|cause| refused(cause.into()))?;
         let session = builder.commit_from_memory(onnx).map_err(refused)?;
@@ -201,7 +204,7 @@ impl OrtExecutable {
     }
 
     fn configure(&self, threads: usize) -> ort::Result<SessionBuilder> {
-        let builder = Session::builder(&self.environment)?
+        let builder = Session::builder(&self.runtime.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
