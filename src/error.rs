@@ -115,7 +115,8 @@ impl Error {
     #[must_use]
     pub(crate) fn after(mut self, refusals: &[String]) -> Self {
         if !refusals.is_empty() {
-            self.note = Some(format!("not run by {}", refusals.join("; ")));
+            let note = self.note.take().map(|note| format!("{note}; ")).unwrap_or_default();
+            self.note = Some(format!("{note}not run by {}", refusals.join("; ")));
         }
         self
     }

@@ -68,7 +68,8 @@ pub use call::{
 /// Models as data, and the engine that needs no library, for who uses them alone.
 pub use datafusion_predict_native as native;
 pub use datafusion_predict_native::{
-    ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Signature, Tensor, TensorData, TensorSpec,
+    ClassLabels, Dimension, ElementType, Labels, Metadata, Model, ModelFiles, Precision, Signature, Tensor, TensorData,
+    TensorSpec,
 };
 pub use encode::BytesTaken;
 pub use registry::{ModelTotals, RegisteredModel};

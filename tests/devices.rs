@@ -301,6 +301,18 @@ async fn auto_leaves_a_device_that_is_slower_or_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_fewer_digits_change_is_said_when_a_model_is_created() {
+    let ctx = session(1);
+    let create = "CREATE MODEL m FROM 'tests/models/precision/layers.onnx' OPTIONS (precision 'fp16')";
+    let made = ctx.predict_sql(create).await.expect("a model").to_string().await.expect("a row");
+    assert!(made.contains("precision 'fp16': on made-up rows the outputs differ by at most"), "{made}");
+    assert!(made.contains("makes nothing faster on the CPU"), "{made}");
+    let told = ctx.predict_sql("DESCRIBE MODEL m").await.expect("a model").to_string().await.expect("rows");
+    // They are: rounded floats may say otherwise.
+    assert!(told.contains("| rows independent | true"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_not_on_the_device_are_told() {
     let (ctx, _) = with_device(1, 1).await;
     let told = ctx.predict_sql("DESCRIBE MODEL first").await.expect("a model").to_string().await.expect("rows");

@@ -27,7 +27,7 @@ pub mod trees;
 pub use compiled::{CompileOptions, Compiled, CompiledModel};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{
-    ClassLabels, Dimension, Labels, Metadata, Model, ModelFiles, SequenceOutput, Signature, TensorSpec, TokenTable,
-    Weight, WeightData,
+    ClassLabels, Dimension, Labels, Metadata, Model, ModelFiles, Precision, SequenceOutput, Signature, TensorSpec,
+    TokenTable, Weight, WeightData,
 };
 pub use tensor::{ElementType, Tensor, TensorData};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use datafusion_predict_native::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::{GivenLabels, ImageOptions, TextOptions};
@@ -103,6 +104,8 @@ pub struct ModelOptions {
     pub device: Option<Devices>,
     /// Options of the device's provider, by their names (`provider.use_tf32 true`): those that are numbers, switches and choices.
     pub provider: BTreeMap<String, String>,
+    /// Floats of 16 bits for most of the computation.
+    pub precision: Option<Precision>,
     /// Bytes of the device's memory that the model may take, weights and runs together.
     pub max_device_memory: Option<ByteSize>,
     /// The longest that one run may take, such as `60s`; it is cancelled then, and the query fails.
@@ -133,13 +136,14 @@ pub struct ModelOptions {
 
 impl ModelOptions {
     /// The names of all options but those of [`TextOptions`] and of [`ImageOptions`].
-    const OF_ALL: [&str; 16] = [
+    const OF_ALL: [&str; 17] = [
         "output",
         "class",
         "on_null",
         "batch_size",
         "device",
         "provider.…",
+        "precision",
         "max_device_memory",
         "max_run",
         "missing_text",
@@ -199,6 +203,10 @@ impl ModelOptions {
                     options.pad = Some(value.parse().map_err(|_| {
                         error!(InvalidOption, "option 'pad' is '{value}': expected a number from 0 on, such as 256")
                     })?);
+                }
+                "precision" => {
+                    let wrong = |expected| error!(InvalidOption, "option 'precision' is '{value}': {expected}");
+                    options.precision = Some(value.parse().map_err(wrong)?);
                 }
                 "remember" => options.remember = Some(bytes(&name, value)?),
                 "max_device_memory" => options.max_device_memory = Some(bytes(&name, value)?),
@@ -279,6 +287,7 @@ impl From<ModelOptions> for BTreeMap<String, String> {
             ("bytes", options.bytes.map(|bytes| bytes.to_string())),
             ("pad", options.pad.map(|pad| pad.to_string())),
             ("remember", options.remember.map(|size| size.to_string())),
+            ("precision", options.precision.map(|precision| precision.to_string())),
             ("max_device_memory", options.max_device_memory.map(|size| size.to_string())),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));

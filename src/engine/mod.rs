@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::arrow::array::ArrayRef;
-use datafusion_predict_native::{Model, Tensor, TensorSpec};
+use datafusion_predict_native::{Model, Precision, Tensor, TensorSpec};
 
 pub use cores::{CoreBudget, CoreLease, Cores};
 pub use counts::RunCounts;
@@ -118,6 +118,8 @@ pub struct PrepareRequest {
     pub device: Device,
     /// Options of the device's provider, as it writes them.
     pub provider_options: BTreeMap<String, String>,
+    /// Floats of 16 bits in which most of the model is to be computed, as [`Model::in_precision`] does it.
+    pub precision: Option<Precision>,
     /// Bytes of the device's memory that the model may take, if that is limited.
     pub max_device_memory: Option<u64>,
     /// Whether the engine was chosen by name: it should refuse nothing that it can run, be it the fastest or not.

@@ -26,6 +26,9 @@ impl Engine for NativeEngine {
         if !matches!(request.device, Device::Cpu | Device::Auto) {
             return Ok(Prepared::Refused(format!("device '{}' is asked for", request.device)));
         }
+        if let Some(precision) = request.precision {
+            return Ok(Prepared::Refused(format!("it has no floats of precision '{precision}'")));
+        }
         if model.token_table().is_some() {
             return Ok(Prepared::Ready(Arc::new(TokenVectors { model: model.clone(), label: request.label.clone() })));
         }

@@ -69,6 +69,24 @@ fn values(data: &TensorData, width: usize) -> Values {
     }
 }
 
+/// The largest difference between two outputs that are numbers, and the largest value of the first; infinite where one has no number
+/// in the place of one. `None` where they are texts or of different shapes.
+pub(super) fn largest_difference(expected: &Tensor, found: &Tensor) -> Option<(f64, f64)> {
+    let of = |tensor: &Tensor| match values(&tensor.data, tensor.data.len() / tensor.rows().max(1)) {
+        Values::Numbers(numbers) => Some(numbers),
+        Values::Texts(_) => None,
+    };
+    let (expected, found) = (of(expected)?, of(found).filter(|_| expected.shape == found.shape)?);
+    let difference = |(a, b): (&f64, &f64)| match a == b || !a.is_finite() {
+        true => 0.0,
+        false if b.is_finite() => (a - b).abs(),
+        false => f64::INFINITY,
+    };
+    let largest =
+        expected.iter().filter(|value| value.is_finite()).fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    Some((expected.iter().zip(&found).map(difference).fold(0.0, f64::max), largest))
+}
+
 impl Scores {
     /// Whether `found`, the scores of the rows `company`, are those that these rows have here.
     pub(super) fn agrees(&self, found: &Self, company: &[usize]) -> bool {
@@ -101,5 +119,22 @@ impl Scores {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_of_numbers_in_the_same_place() {
+        let tensor =
+            |values: &[f32]| Tensor { shape: vec![values.len(), 1], data: TensorData::Float32(values.to_vec().into()) };
+        let of = |a: &[f32], b: &[f32]| largest_difference(&tensor(a), &tensor(b));
+        assert_eq!(of(&[1.0, -4.0], &[1.5, -4.0]), Some((0.5, 4.0)));
+        assert_eq!(of(&[f32::NAN, f32::INFINITY, 1.0], &[0.0, 7.0, 1.0]), Some((0.0, 1.0)), "no number to begin with");
+        assert_eq!(of(&[1.0], &[f32::INFINITY]).map(|(difference, _)| difference), Some(f64::INFINITY));
+        assert_eq!(of(&[1.0], &[f32::NAN]).map(|(difference, _)| difference), Some(f64::INFINITY));
+        assert_eq!(of(&[1.0], &[1.0, 2.0]), None);
     }
 }

@@ -24,6 +24,7 @@ mod observe;
 mod outputs;
 mod prepare;
 mod reasons;
+mod rounding;
 mod rows_first;
 mod run;
 mod score;

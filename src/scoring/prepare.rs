@@ -13,6 +13,7 @@ use super::health::Health;
 use super::inputs::{graph_inputs, of_calls, shared};
 use super::observe::Failure;
 use super::outputs::{SelectedOutput, output_columns, select_outputs, with_sizes};
+use super::rounding::rounding;
 use super::rows_first::RowsFirst;
 use super::sizes;
 use super::trial::{Dependence, Trial, fixed_rows};
@@ -118,6 +119,7 @@ impl Predictor {
             outputs: selected.iter().map(|output| output.name.clone()).collect(),
             device: devices.first(),
             provider_options: options.provider.clone(),
+            precision: options.precision,
             max_device_memory: options.max_device_memory.map(|size| size.0),
             chosen: choice != engine::AUTO,
         };
@@ -136,18 +138,34 @@ impl Predictor {
             runner.executable = front.runner(runner.executable);
         }
 
-        let trial = Trial::new(label, &runner.executable, cancel, options.max_run);
-        let mut trial = trial.with(front.as_ref().map(Front::make_up));
         // What CREATE MODEL has said of the rows is in the catalog: a later load tries no more than it needs.
         let on_dependent = options.on_dependent_rows.unwrap_or_default();
         let compare = *must_run || on_dependent == DependentRows::OneByOne;
+        // Where rows depend on each other is told by all of the digits.
+        let exact = match options.precision {
+            Some(_) if compare => {
+                let with_all_digits = PrepareRequest { precision: None, ..of_engine };
+                let exact = choose_engine(label, model, &with_all_digits, &devices, engines, choice)?.executable;
+                Some(front.as_ref().map_or(exact.clone(), |front| front.runner(exact)))
+            }
+            _ => None,
+        };
+        let trial = Trial::new(label, exact.as_ref().unwrap_or(&runner.executable), cancel, options.max_run);
+        let mut trial = trial.with(front.as_ref().map(Front::make_up));
         let (axes, dependence) = trial.find_rows(&assignments, &graph_inputs, &selected, compare)?;
         let (inputs, constants) = of_calls(label, &graph_inputs, &axes.inputs)?;
+        let exact = exact.clone().map(|exact| RowsFirst::around(exact, &axes, constants.clone()));
         let by_rows = RowsFirst::around(runner.executable.clone(), &axes, constants);
         let observed = trial.observe(by_rows.as_ref(), &inputs, &axes, &selected)?;
         let health = Health::new(observed.as_ref().ok().map(|observed| observed.size));
         let row_cost = match &observed {
             Ok(observed) if timed => trial.cost(by_rows.as_ref(), &inputs, observed.size)?,
+            _ => None,
+        };
+        let rounded = match (&observed, options.precision, exact) {
+            (Ok(observed), Some(precision), Some(exact)) => {
+                rounding(&trial, precision, by_rows.as_ref(), exact.as_ref(), &inputs, observed.size)?
+            }
             _ => None,
         };
         let mut untried = None;
@@ -172,13 +190,17 @@ impl Predictor {
                 selected.iter().zip(&axes.outputs).map(first).collect()
             }
         };
+        let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
+        let no_faster = options.precision.filter(|_| on_cpu).map(|precision| {
+            format!("precision '{precision}' makes nothing faster on the CPU, which computes in floats of 32 bits: it rounds the weights")
+        });
         let guessed = assignments.len() > 1 && dependence == Dependence::Unknown;
         let guessed = guessed.then(|| {
             "which dimension is that of the rows can't be told from made-up rows: the most usual one is taken"
                 .to_owned()
         });
         let of_front = front.as_ref().map(|front| front.notes().to_vec()).unwrap_or_default();
-        let notes = [axes.note(&graph_inputs, &selected), guessed, untried].into_iter().flatten();
+        let notes = [axes.note(&graph_inputs, &selected), guessed, rounded, no_faster, untried].into_iter().flatten();
         let notes = notes.chain(of_front).chain(runner.executable.notes()).chain(on_cpu_beside(&runner)).collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(
@@ -214,7 +236,6 @@ impl Predictor {
         };
         let of_model = if model.handles_missing_values() { NullPolicy::Nan } else { NullPolicy::Null };
         let null_policy = options.on_null.unwrap_or(of_model);
-        let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
         let row_elements = inputs.iter().chain(&tensors).filter_map(TensorSpec::row_elements).max().unwrap_or(1);
         let batch_size = match (&front, options.batch_size) {
             (Some(front), asked) => front.batch_size(model, asked, on_cpu),

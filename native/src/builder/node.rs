@@ -184,7 +184,7 @@ pub(crate) fn weight(weight: &Weight) -> Result<Value> {
         WeightData::UInt8(data) => {
             (ElementType::UInt8, data.iter().map(|value| Scalar::I64((*value).into())).collect())
         }
-        WeightData::Float16(_) => unsupported!("weight '{}' of half precision", weight.name),
+        WeightData::Float16(_) | WeightData::BFloat16(_) => unsupported!("weight '{}' of half precision", weight.name),
     };
     Ok(Value::constant(element, dims, items))
 }

@@ -7,6 +7,7 @@ mod hash;
 mod labels;
 mod lookalike;
 mod metadata;
+mod precision;
 #[doc(hidden)]
 pub mod proto;
 mod reader;
@@ -24,6 +25,7 @@ use prost::Message;
 
 pub use labels::{ClassLabels, Labels};
 pub use metadata::Metadata;
+pub use precision::Precision;
 pub use signature::{Dimension, RefusedOutput, SequenceOutput, Signature, TensorSpec};
 pub use token_table::TokenTable;
 pub use weights::{Weight, WeightData, WeightPlace};

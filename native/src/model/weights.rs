@@ -3,7 +3,7 @@
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
 use bytes::Bytes;
-use half::f16;
+use half::{bf16, f16};
 
 use super::file::{ModelFile, is_external};
 use super::proto::{DataLocation, ModelProto, StringStringEntryProto, TensorProto};
@@ -73,6 +73,7 @@ pub enum WeightData {
     Float32(ScalarBuffer<f32>),
     Float64(ScalarBuffer<f64>),
     Float16(ScalarBuffer<f16>),
+    BFloat16(Vec<bf16>),
     Int8(ScalarBuffer<i8>),
     UInt8(ScalarBuffer<u8>),
     Int32(ScalarBuffer<i32>),
@@ -86,6 +87,7 @@ impl WeightData {
             Self::Float32(data) => data.inner().len(),
             Self::Float64(data) => data.inner().len(),
             Self::Float16(data) => data.inner().len(),
+            Self::BFloat16(data) => size_of_val(data.as_slice()),
             Self::Int8(data) => data.inner().len(),
             Self::UInt8(data) => data.inner().len(),
             Self::Int32(data) => data.inner().len(),
@@ -99,6 +101,7 @@ impl WeightData {
             Self::Float32(data) => data.len(),
             Self::Float64(data) => data.len(),
             Self::Float16(data) => data.len(),
+            Self::BFloat16(data) => data.len(),
             Self::Int8(data) => data.len(),
             Self::UInt8(data) => data.len(),
             Self::Int32(data) => data.len(),
@@ -169,8 +172,7 @@ pub(super) fn split_off(uri: &str, proto: &mut ModelProto, file: &ModelFile) -> 
                 tensor.raw_data = None;
                 tensor.float_data.clear();
                 tensor.data_location = Some(DataLocation::External as i32);
-                let location = StringStringEntryProto { key: "location".into(), value: IN_MEMORY.into() };
-                tensor.external_data = vec![location];
+                tensor.external_data = in_memory();
             }
             _ => embed(tensor, bytes),
         }
@@ -210,6 +212,11 @@ fn check_shapes(uri: &str, proto: &mut ModelProto) -> Result<()> {
 
 /// Stands for the file of a weight that was taken out; no file has this name.
 const IN_MEMORY: &str = "datafusion-predict/held in memory";
+
+/// As ONNX describes external data: that of a weight that was taken out.
+pub(super) fn in_memory() -> Vec<StringStringEntryProto> {
+    vec![StringStringEntryProto { key: "location".into(), value: IN_MEMORY.into() }]
+}
 
 fn embed(tensor: &mut TensorProto, bytes: Bytes) {
     tensor.raw_data = Some(bytes);

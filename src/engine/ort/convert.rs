@@ -136,6 +136,7 @@ pub(super) unsafe fn to_shared(weight: &Weight) -> ort::Result<DynValue> {
         WeightData::Float32(data) => (data.as_ptr().cast::<u8>(), TensorElementType::Float32),
         WeightData::Float64(data) => (data.as_ptr().cast(), TensorElementType::Float64),
         WeightData::Float16(data) => (data.as_ptr().cast(), TensorElementType::Float16),
+        WeightData::BFloat16(data) => (data.as_ptr().cast(), TensorElementType::Bfloat16),
         WeightData::Int8(data) => (data.as_ptr().cast(), TensorElementType::Int8),
         WeightData::UInt8(data) => (data.as_ptr().cast(), TensorElementType::Uint8),
         WeightData::Int32(data) => (data.as_ptr().cast(), TensorElementType::Int32),

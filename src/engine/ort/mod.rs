@@ -21,7 +21,7 @@ use datafusion_predict_native::Model;
 pub use library::onnxruntime_folder;
 
 use super::{CoreBudget, Device, DeviceQueue, Engine, PluginDevice, PrepareRequest, Prepared};
-use crate::error::{Error, Result, bail};
+use crate::error::{Error, Result, bail, error};
 use library::Loaded;
 use message::RuntimeError;
 use session::{DevicePlace, OrtExecutable};
@@ -147,9 +147,24 @@ impl Engine for OrtEngine {
             return Ok(Prepared::Refused("static embeddings are no graph: the native engine looks them up".to_owned()));
         }
         let loaded = self.loaded()?;
+        let in_precision = request.precision.map(|precision| {
+            let half = model.in_precision(precision).map(|(half, _)| half);
+            half.ok_or_else(|| {
+                error!(
+                    InvalidOption,
+                    "model '{}': option 'precision' is '{precision}', but it has no product or convolution that could be computed so",
+                    request.label
+                )
+            })
+        });
+        let model = &in_precision.transpose()?.unwrap_or_else(|| model.clone());
         let load = |device| {
             let place = self.place(device, model, request)?;
-            OrtExecutable::load(model, request, place, loaded.clone(), self.cores.clone())
+            let ready = OrtExecutable::load(model, request, place, loaded.clone(), self.cores.clone());
+            let note = request.precision.map(|precision| {
+                format!("its option precision '{precision}' needs a device that computes in such floats, as '{device}' may not")
+            });
+            ready.map_err(|error| error.with_note(note.as_deref()))
         };
         if request.device != Device::Auto {
             return Ok(Prepared::Ready(Arc::new(load(request.device)?)));
@@ -184,7 +199,7 @@ fn with_cause(error: &Error) -> String {
 
 /// What ONNX Runtime says of a model that it refuses.
 fn refused(label: &str, cause: ort::Error) -> Error {
-    crate::error::error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(RuntimeError(cause))
+    error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(RuntimeError(cause))
 }
 
 /// A device that is named must be there.
