@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_predict::{
-    Device, DeviceQueue, Engine, Error, ErrorKind, Executable, Model, NativeEngine, Placement, PredictExt,
-    PredictRuntime, PredictSql, PrepareRequest, Prepared, Result, RunContext, Tensor,
+    Device, DeviceQueue, Engine, Error, ErrorKind, Executable, Model, NativeEngine, ObjectStoreCatalog, Placement,
+    PredictExt, PredictRuntime, PredictSql, PrepareRequest, Prepared, Result, RunContext, Tensor,
 };
 use futures::StreamExt;
 use statements::{error, session, sql};
@@ -310,6 +311,37 @@ async fn what_fewer_digits_change_is_said_when_a_model_is_created() {
     let told = ctx.predict_sql("DESCRIBE MODEL m").await.expect("a model").to_string().await.expect("rows");
     // They are: rounded floats may say otherwise.
     assert!(told.contains("| rows independent | true"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_keeps_precision_and_devices() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uri = folder.path().to_str().expect("UTF-8");
+    let open = || async {
+        let catalog = Arc::new(ObjectStoreCatalog::open(uri).await.expect("a catalog"));
+        let fake = Arc::new(Fake::default());
+        let runtime = PredictRuntime::builder().with_catalog(catalog).with_engine(Arc::new(FakeEngine(fake.clone())));
+        let ctx = SessionContext::new().with_predict(Arc::new(runtime.build()));
+        let rows = "CREATE EXTERNAL TABLE rows STORED AS PARQUET LOCATION 'tests/models/precision/layers.parquet'";
+        sql(&ctx, rows).await;
+        (ctx, fake)
+    };
+    let scores = "SELECT sum(predict('half', x)['wide'][3]) AS s, sum(expected_wide[3]) AS e FROM rows";
+    let (ctx, _) = open().await;
+    sql(&ctx, "CREATE MODEL half FROM 'tests/models/precision/layers.onnx' OPTIONS (precision 'fp16')").await;
+    let create =
+        "CREATE MODEL both FEATURES (a, b) FROM 'tests/models/queries/linear.onnx' OPTIONS (device 'cuda:0,1')";
+    sql(&ctx, create).await;
+    let sums = |batches: &[RecordBatch]| [0, 1].map(|i| batches[0].column(i).as_primitive::<Float64Type>().value(0));
+    let before = sums(&sql(&ctx, scores).await);
+    let (ctx, fake) = open().await;
+    let after = sums(&sql(&ctx, scores).await);
+    assert_eq!(before, after);
+    assert!(after[0] != after[1] && (after[0] - after[1]).abs() < 0.1, "{after:?}");
+    sql(&ctx, "SELECT predict('both', 1.0, 2.0)").await;
+    assert_eq!(fake.loaded.load(Ordering::SeqCst), 2, "one for each device");
+    let told = ctx.predict_sql("DESCRIBE MODEL both").await.expect("a model").to_string().await.expect("rows");
+    assert!(told.contains("cuda:0,1"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", global = true)]
     pub provider_library: Vec<PathBuf>,
 
-    /// An option of a device's provider for all models, such as tensorrt.trt_engine_cache_enable=0; may be given several times
+    /// An option of a kind of devices' provider, for all models, such as tensorrt.trt_engine_cache_enable=0; may be given several times
     #[arg(long, value_name = "DEVICE.NAME=VALUE", value_parser = parse_provider_option, global = true)]
     pub provider_option: Vec<(Device, String, String)>,
 
@@ -195,6 +195,7 @@ fn parse_provider_option(text: &str) -> Result<(Device, String, String), String>
     };
     match device.parse() {
         Ok(Device::Cpu | Device::Auto) => Err(format!("device '{device}' has no provider with options")),
+        Ok(_) if device.contains(':') => Err("it is for all devices of a kind: expected no number".to_owned()),
         Ok(device) => Ok((device, name.to_owned(), value.to_owned())),
         Err(error) => Err(error.to_string()),
     }
@@ -226,7 +227,7 @@ mod tests {
     fn an_option_of_a_provider_has_a_device_a_name_and_a_value() {
         let expected = (Device::TensorRt(0), "trt_engine_cache_path".to_owned(), "/a=b".to_owned());
         assert_eq!(parse_provider_option("tensorrt.trt_engine_cache_path=/a=b"), Ok(expected));
-        for wrong in ["", "cuda", "cuda.x", "cuda.=1", "cpu.x=1", "gpu.x=1", "use_tf32=1"] {
+        for wrong in ["", "cuda", "cuda.x", "cuda.=1", "cpu.x=1", "gpu.x=1", "use_tf32=1", "cuda:1.x=1"] {
             assert!(parse_provider_option(wrong).is_err(), "{wrong}");
         }
     }

@@ -93,7 +93,7 @@ impl FromStr for Device {
             ("auto", _, false) => Ok(Self::Auto),
             _ => bail!(
                 InvalidOption,
-                "option 'device' is '{text}': expected 'cpu', 'cuda', 'cuda:1', 'tensorrt', 'openvino', 'coreml', 'directml', 'webgpu' or 'auto'"
+                "option 'device' is '{text}': expected 'cpu', 'cuda', 'cuda:1', 'cuda:0,1', 'tensorrt', 'openvino', 'coreml', 'directml', 'webgpu' or 'auto'"
             ),
         }
     }

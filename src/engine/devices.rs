@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Device;
-use crate::error::{Error, Result, bail};
+use crate::error::{Error, Result, bail, error};
 
 /// One device, or several of a kind, each of which has a copy of the model and runs some of its batches: `cuda:0,1`.
 ///
@@ -58,20 +58,21 @@ impl FromStr for Devices {
     fn from_str(text: &str) -> Result<Self> {
         let mut names = text.split(',').map(str::trim);
         let first: Device = names.next().unwrap_or_default().parse()?;
+        let wrong = || {
+            error!(
+                InvalidOption,
+                "option 'device' is '{text}': several devices are of one kind and have numbers, as in 'cuda:0,1'"
+            )
+        };
         let mut devices = Self::from(first);
         for name in names {
             // Of the first one's kind, unless it says another: `cuda:0,1`, `cuda:0,cuda:1`.
             let device = match name.parse::<u16>() {
                 Ok(number) => first.with_number(number),
-                Err(_) => Some(name.parse::<Device>()?),
+                Err(_) => name.parse().ok(),
             };
-            let Some(device) = device.filter(|device| device.number().is_some() && device.kind() == first.kind())
-            else {
-                bail!(
-                    InvalidOption,
-                    "option 'device' is '{text}': several devices are of one kind and have numbers, as in 'cuda:0,1'"
-                );
-            };
+            let is_like_first = |device: &Device| device.number().is_some() && device.kind() == first.kind();
+            let device = device.filter(is_like_first).ok_or_else(wrong)?;
             if devices.iter().any(|other| other == device) {
                 bail!(InvalidOption, "option 'device' is '{text}': it names {device} twice");
             }

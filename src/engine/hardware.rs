@@ -15,22 +15,30 @@ pub(crate) struct Hardware {
 }
 
 /// The processor, and what NVIDIA's driver names. Other devices can't be told without their libraries.
-///
-/// CUDA numbers several GPUs by their speed, which can't be seen here, unless `CUDA_DEVICE_ORDER` says `PCI_BUS_ID`: without that they are
-/// `cuda` alone.
 pub(crate) fn hardware() -> Vec<Hardware> {
-    let mut found = vec![processor()];
+    #[cfg(feature = "onnxruntime")]
+    let gpus = super::cuda_driver::gpus().unwrap_or_else(gpus_of_kernel);
+    #[cfg(not(feature = "onnxruntime"))]
+    let gpus = gpus_of_kernel();
+    std::iter::once(processor()).chain(gpus).collect()
+}
+
+/// The GPUs that NVIDIA's part of Linux names.
+///
+/// CUDA numbers several of them by their speed, which can't be seen here, unless `CUDA_DEVICE_ORDER` says `PCI_BUS_ID`: without that they are
+/// `cuda` alone.
+fn gpus_of_kernel() -> Vec<Hardware> {
     let gpus = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let mut gpus: Vec<_> = gpus.map(|gpu| gpu.path()).collect();
     gpus.sort();
     let by_bus = std::env::var_os("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID");
     let numbered = gpus.len() == 1 || by_bus;
-    found.extend(gpus.iter().enumerate().map(|(number, gpu)| Hardware {
+    let gpus = gpus.iter().enumerate().map(|(number, gpu)| Hardware {
         device: if numbered { format!("cuda:{number}") } else { "cuda".to_owned() },
         name: line(&gpu.join("information").display().to_string(), "Model:"),
         memory: None,
-    }));
-    found
+    });
+    gpus.collect()
 }
 
 fn processor() -> Hardware {

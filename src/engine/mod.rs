@@ -2,6 +2,8 @@
 
 mod cores;
 mod counts;
+#[cfg(feature = "onnxruntime")]
+mod cuda_driver;
 mod device;
 mod device_queue;
 mod devices;

@@ -15,26 +15,37 @@ pub(crate) struct SeveralDevices {
     label: String,
     devices: Devices,
     of_each: Vec<Arc<dyn Executable>>,
-    /// The runs that each has now, on it or in the line before it.
-    under_way: Mutex<Vec<usize>>,
+    under_way: Mutex<UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    /// The runs that each device has now, on it or in the line before it.
+    runs: Vec<usize>,
+    /// The place of the one that comes next among those that have as many.
+    next: usize,
 }
 
 impl SeveralDevices {
     /// The model `label`, which `of_each` of `devices` has, in their order.
     pub(crate) fn new(label: &str, devices: Devices, of_each: Vec<Arc<dyn Executable>>) -> Self {
-        let under_way = Mutex::new(vec![0; of_each.len()]);
+        let under_way = Mutex::new(UnderWay { runs: vec![0; of_each.len()], next: 0 });
         Self { label: label.to_owned(), devices, of_each, under_way }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, Vec<usize>> {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place of the device that has the fewest runs, with one more.
     fn choose(&self) -> Option<Chosen<'_>> {
         let mut under_way = self.under_way();
-        let (place, runs) = under_way.iter_mut().enumerate().min_by_key(|(_, runs)| **runs)?;
-        *runs += 1;
+        let count = self.of_each.len();
+        // In turn where they have as many, so that all are tried when a model is created.
+        let places = (0..count).map(|place| (under_way.next + place) % count);
+        let place = places.min_by_key(|place| under_way.runs[*place])?;
+        under_way.runs[place] += 1;
+        under_way.next = (place + 1) % count;
         Some(Chosen { of: self, place })
     }
 }
@@ -47,7 +58,7 @@ struct Chosen<'a> {
 
 impl Drop for Chosen<'_> {
     fn drop(&mut self) {
-        self.of.under_way()[self.place] -= 1;
+        self.of.under_way().runs[self.place] -= 1;
     }
 }
 
@@ -68,7 +79,13 @@ impl Executable for SeveralDevices {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.of_each.first().map(|first| first.notes()).unwrap_or_default()
+        let mut notes: Vec<String> = vec![];
+        for note in self.of_each.iter().flat_map(|each| each.notes()) {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes
     }
 
     fn variant(&self) -> String {

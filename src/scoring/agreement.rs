@@ -1,11 +1,17 @@
 //! Whether rows have the same scores in two runs.
 
-use datafusion_predict_native::{Tensor, TensorData};
+use datafusion_predict_native::{Precision, Tensor, TensorData};
 
 use super::axes::RowAxes;
 
-/// How much two scores of one row may differ, relative to the largest in their place.
-const TOLERANCE: f64 = 1e-5;
+/// How much two scores of one row may differ, relative to the largest in their place: by what is rounded in another order.
+pub(super) fn tolerance(precision: Option<Precision>) -> f64 {
+    match precision {
+        None => 1e-5,
+        Some(Precision::Fp16) => 2e-2,
+        Some(Precision::Bf16) => 1e-1,
+    }
+}
 
 /// How much they may differ besides, relative to the largest of the output: a small probability that is computed as what the others
 /// leave of 1 is rounded as 1 is.
@@ -88,8 +94,8 @@ pub(super) fn largest_difference(expected: &Tensor, found: &Tensor) -> Option<(f
 }
 
 impl Scores {
-    /// Whether `found`, the scores of the rows `company`, are those that these rows have here.
-    pub(super) fn agrees(&self, found: &Self, company: &[usize]) -> bool {
+    /// Whether `found`, the scores of the rows `company`, are those that these rows have here, but for `tolerance`.
+    pub(super) fn agrees(&self, found: &Self, company: &[usize], tolerance: f64) -> bool {
         let agree = |len: usize, found_len: usize, same: &dyn Fn(usize, usize, usize) -> bool| {
             let (width, found_width) = (len / self.rows.max(1), found_len / found.rows.max(1));
             // Of free sizes that depend on the values nothing can be said.
@@ -114,7 +120,7 @@ impl Scores {
                 agree(expected.len(), numbers.len(), &|item, a, b| {
                     let (Some(a), Some(b)) = (expected.get(a), numbers.get(b)) else { return false };
                     let equal = a == b || (a.is_nan() && b.is_nan());
-                    equal || (a - b).abs() <= TOLERANCE * largest[item].max(finite(*b)) + rounding
+                    equal || (a - b).abs() <= tolerance * largest[item].max(finite(*b)) + rounding
                 })
             }
             _ => false,

@@ -22,7 +22,7 @@ use crate::call::{CallSignature, DependentRows, FeatureName, ModelOptions, NullP
 use crate::cancel::CancelToken;
 use crate::catalog::Interface;
 use crate::encode::struct_fields;
-use crate::engine::{self, Device, Devices, Engine, PrepareRequest, Prepared, SeveralDevices};
+use crate::engine::{self, Device, Devices, Engine, Executable, PrepareRequest, Prepared, SeveralDevices};
 use crate::error::{Result, bail};
 
 /// What a predictor is made from.
@@ -141,16 +141,20 @@ impl Predictor {
         // What CREATE MODEL has said of the rows is in the catalog: a later load tries no more than it needs.
         let on_dependent = options.on_dependent_rows.unwrap_or_default();
         let compare = *must_run || on_dependent == DependentRows::OneByOne;
-        // Where rows depend on each other is told by all of the digits.
-        let exact = match options.precision {
-            Some(_) if compare => {
-                let with_all_digits = PrepareRequest { precision: None, ..of_engine };
-                let exact = choose_engine(label, model, &with_all_digits, &devices, engines, choice)?.executable;
-                Some(front.as_ref().map_or(exact.clone(), |front| front.runner(exact)))
-            }
+        // Where the rows are, and whether they depend on each other, is told by all of the digits, if there is room for that.
+        let exact: Option<Result<Arc<dyn Executable>>> =
+            options.precision.filter(|_| compare || assignments.len() > 1).map(|_| {
+                let (request, device) = (PrepareRequest { precision: None, ..of_engine }, devices.first().into());
+                let exact = choose_engine(label, model, &request, &device, engines, choice)?.executable;
+                Ok(front.as_ref().map_or(exact.clone(), |front| front.runner(exact)))
+            });
+        let no_exact = match &exact {
+            Some(Err(error)) => Some(format!("what its option 'precision' changes can't be told: {error}")),
             _ => None,
         };
+        let exact: Option<Arc<dyn Executable>> = exact.and_then(Result::ok);
         let trial = Trial::new(label, exact.as_ref().unwrap_or(&runner.executable), cancel, options.max_run);
+        let trial = trial.with_digits_of(options.precision.filter(|_| exact.is_none()));
         let mut trial = trial.with(front.as_ref().map(Front::make_up));
         let (axes, dependence) = trial.find_rows(&assignments, &graph_inputs, &selected, compare)?;
         let (inputs, constants) = of_calls(label, &graph_inputs, &axes.inputs)?;
@@ -200,7 +204,8 @@ impl Predictor {
                 .to_owned()
         });
         let of_front = front.as_ref().map(|front| front.notes().to_vec()).unwrap_or_default();
-        let notes = [axes.note(&graph_inputs, &selected), guessed, rounded, no_faster, untried].into_iter().flatten();
+        let notes =
+            [axes.note(&graph_inputs, &selected), guessed, rounded, no_exact, no_faster, untried].into_iter().flatten();
         let notes = notes.chain(of_front).chain(runner.executable.notes()).chain(on_cpu_beside(&runner)).collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(

@@ -31,8 +31,9 @@ pub(super) fn rounding(
     };
     let (found, expected) = match (run(rounded), run(exact)) {
         (Ok(found), Ok(expected)) => (found, expected),
-        (Err(error), _) | (_, Err(error)) if is_of_rows(&error) => return Ok(None),
-        (Err(error), _) | (_, Err(error)) => return Err(error),
+        (Err(error), _) => return Err(error),
+        (_, Err(error)) if is_of_rows(&error) => return Ok(None),
+        (_, Err(error)) => return Err(error),
     };
     let differences = expected.iter().zip(&found).filter_map(|(expected, found)| largest_difference(expected, found));
     let relative = |(difference, largest): &(f64, f64)| difference / largest.max(f64::MIN_POSITIVE);

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion_predict_native::{Dimension, Tensor, TensorSpec};
+use datafusion_predict_native::{Dimension, Precision, Tensor, TensorSpec};
 
-use super::agreement::by_rows;
+use super::agreement::{by_rows, tolerance};
 use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first};
 use super::limit::limited;
 use super::made_up::{self, Floats};
@@ -72,6 +72,8 @@ pub(super) struct Trial<'a> {
     /// When all of it should be over. None where the answer decides what is scored: it must not depend on how fast the machine
     /// is today.
     deadline: Option<Instant>,
+    /// How much two scores of one row may differ, relative to the largest in their place.
+    tolerance: f64,
 }
 
 impl<'a> Trial<'a> {
@@ -81,12 +83,25 @@ impl<'a> Trial<'a> {
         cancel: &'a CancelToken,
         max_run: Option<Duration>,
     ) -> Self {
-        Self { label, executable, cancel, max_run, make_up: None, deadline: Some(Instant::now() + LONGEST) }
+        Self {
+            label,
+            executable,
+            cancel,
+            max_run,
+            make_up: None,
+            deadline: Some(Instant::now() + LONGEST),
+            tolerance: tolerance(None),
+        }
     }
 
     /// The same on what `make_up` makes of each tensor.
     pub(super) fn with(self, make_up: Option<MakeUp>) -> Self {
         Self { make_up, ..self }
+    }
+
+    /// The same of a model that computes in so many digits, if not in all.
+    pub(super) fn with_digits_of(self, precision: Option<Precision>) -> Self {
+        Self { tolerance: tolerance(precision), ..self }
     }
 
     /// Rows that differ, as the model takes them.
@@ -345,11 +360,11 @@ impl<'a> Trial<'a> {
             let rows: Vec<_> = rows.iter().map(|input| input.rows_at(&company)).collect();
             let Some(found) = self.run_placed(&axes.inputs, &rows)? else { return Ok(Dependence::Unknown) };
             let found = by_rows(found, axes, company.len());
-            if !expected.iter().zip(&found).all(|(expected, found)| expected.agrees(found, &company)) {
+            if !expected.iter().zip(&found).all(|(expected, found)| expected.agrees(found, &company, self.tolerance)) {
                 return Ok(Dependence::Dependent);
             }
         }
-        let differ = expected.iter().any(|scores| !scores.agrees(scores, &vec![0; count]));
+        let differ = expected.iter().any(|scores| !scores.agrees(scores, &vec![0; count], self.tolerance));
         Ok(if differ { Dependence::Independent } else { Dependence::Unknown })
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn devices(runtime: &PredictRuntime) -> DFResult<RecordBatch> {
             available: match kind {
                 _ if of_kind.is_empty() => Some(false),
                 "cpu" => Some(true),
-                "cuda" | "tensorrt" if cfg!(target_os = "linux") => Some(has_gpu),
+                "cuda" | "tensorrt" if cfg!(any(target_os = "linux", windows)) => Some(has_gpu),
                 _ => None, // whether there is one shows when a model is created for it
             },
         }));

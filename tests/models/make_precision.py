@@ -60,7 +60,7 @@ def save_layers():
         constant("root", 2**0.5), constant("one", 1), constant("half", 0.5), constant("zero", 0), constant("two", 2),
         constant("epsilon", 1e-12), constant("mask", [0, 0, 0, np.finfo(np.float32).min]),
     ]
-    graph = build_graph(nodes, {"x": (FLOAT, ["N", 8])}, {"y": (FLOAT, ["N", 4]), "hidden": (FLOAT, ["N", 64])},
+    graph = build_graph(nodes, {"x": (FLOAT, ["N", 8])}, {"y": (FLOAT, ["N", 4]), "wide": (FLOAT, ["N", 256])},
                         initializers)
     x = np.abs(random.normal(size=(50, 8))).astype(np.float32)
     save_case("precision/layers", graph, {"x": x}, "list")

@@ -6,12 +6,13 @@
 //! ```
 
 use std::ffi::CString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use datafusion_predict_native::Tensor;
 use ort::AsPointer;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
+use ort::value::TensorElementType;
 
 use super::convert;
 use crate::engine::Device;
@@ -22,7 +23,20 @@ pub(super) enum HostMemory {
     /// As any other. A driver copies it once more, into memory of its own that is page-locked.
     Pageable,
     /// Page-locked: the device reads and writes it by itself, at several times the speed.
-    PageLocked(Arc<Mutex<Allocator>>),
+    PageLocked(Arc<PageLocked>),
+}
+
+/// Page-locked memory of one device.
+#[derive(Debug)]
+pub(super) struct PageLocked {
+    allocator: Mutex<Allocator>,
+    info: MemoryInfo<'static>,
+}
+
+impl From<Allocator> for PageLocked {
+    fn from(allocator: Allocator) -> Self {
+        Self { info: allocator.memory_info().to_owned(), allocator: Mutex::new(allocator) }
+    }
 }
 
 impl HostMemory {
@@ -35,28 +49,17 @@ impl HostMemory {
             let info = MemoryInfo::new(kind, number.into(), AllocatorType::Device, MemoryType::CPUOutput).ok()?;
             Allocator::new(session, info).ok()
         });
-        allocator.map_or(Self::Pageable, |allocator| Self::PageLocked(Arc::new(Mutex::new(allocator))))
+        allocator.map_or(Self::Pageable, |allocator| Self::PageLocked(Arc::new(allocator.into())))
     }
 
     /// `tensor` as an input that the device can read: as it is, or copied into page-locked memory.
     pub(super) fn input<'t>(&self, tensor: &'t Tensor) -> ort::Result<SessionInputValue<'t>> {
         match self {
-            Self::PageLocked(allocator) => {
-                let copy = convert::copied(tensor, &allocator.lock().unwrap_or_else(PoisonError::into_inner))?;
+            Self::PageLocked(memory) => {
+                let copy = convert::copied(tensor, &memory.allocator)?;
                 copy.map_or_else(|| convert::to_input(tensor), Ok)
             }
             Self::Pageable => convert::to_input(tensor),
-        }
-    }
-
-    /// Binds the output `name` to memory of this kind.
-    fn bind(&self, name: &str, binding: &mut IoBinding) -> ort::Result<()> {
-        match self {
-            Self::PageLocked(allocator) => {
-                let allocator = allocator.lock().unwrap_or_else(PoisonError::into_inner);
-                binding.bind_output_to_device(name, allocator.memory_info())
-            }
-            Self::Pageable => binding.bind_output_to_device(name, &MemoryInfo::default()),
         }
     }
 }
@@ -66,16 +69,30 @@ impl HostMemory {
 pub(super) struct Binding {
     binding: IoBinding,
     inputs: Vec<CString>,
-    outputs: Vec<String>,
-    host: HostMemory,
+    /// The names of the outputs, and the memory that they come back in.
+    outputs: Vec<(String, MemoryInfo<'static>)>,
 }
 
 impl Binding {
     /// Of a session on a device that takes `inputs` and gives `outputs`, by their names.
-    pub(super) fn new(session: &Session, inputs: &[String], outputs: &[String], host: HostMemory) -> ort::Result<Self> {
+    pub(super) fn new(
+        session: &Session,
+        inputs: &[String],
+        outputs: &[String],
+        host: &HostMemory,
+    ) -> ort::Result<Self> {
         let named = |name: &String| CString::new(name.as_str()).map_err(|_| ort::Error::new("a name has a zero byte"));
         let inputs = inputs.iter().map(named).collect::<ort::Result<_>>()?;
-        Ok(Self { binding: session.create_binding()?, inputs, outputs: outputs.to_vec(), host })
+        let is_text = |name: &String| {
+            let output = session.outputs().iter().find(|output| output.name() == name);
+            output.is_some_and(|output| output.dtype().tensor_type() == Some(TensorElementType::String))
+        };
+        let memory_of = |name: &String| match host {
+            HostMemory::PageLocked(memory) if !is_text(name) => memory.info.to_owned(),
+            _ => MemoryInfo::default(), // texts are objects, which no device writes
+        };
+        let outputs = outputs.iter().map(|name| (name.clone(), memory_of(name))).collect();
+        Ok(Self { binding: session.create_binding()?, inputs, outputs })
     }
 
     /// Runs `session`, whose binding this is, and copies what it gives. The inputs are in the order of their names.
@@ -106,13 +123,13 @@ impl Binding {
                 ort::Error::result_from_status(status)?;
             }
         }
-        for output in &self.outputs {
-            self.host.bind(output, &mut self.binding)?;
+        for (output, memory) in &self.outputs {
+            self.binding.bind_output_to_device(output, memory)?;
         }
         self.binding.synchronize_inputs()?;
         let outputs = session.run_binding_with_options(&self.binding, options)?;
         self.binding.synchronize_outputs()?;
-        self.outputs.iter().map(|name| convert::from_output(&outputs[name.as_str()])).collect()
+        self.outputs.iter().map(|(name, _)| convert::from_output(&outputs[name.as_str()])).collect()
     }
 }
 
@@ -130,11 +147,10 @@ mod tests {
         let mut session = builder.commit_from_file("tests/models/neural/digits_cnn.onnx").expect("a session");
         let input = session.inputs()[0].name().to_owned();
         let outputs: Vec<_> = session.outputs().iter().map(|output| output.name().to_owned()).collect();
-        let locked = HostMemory::PageLocked(Arc::new(Mutex::new(Allocator::default())));
+        let locked = HostMemory::PageLocked(Arc::new(Allocator::default().into()));
         let options = RunOptions::new().expect("options");
         for host in [HostMemory::Pageable, locked] {
-            let mut binding =
-                Binding::new(&session, std::slice::from_ref(&input), &outputs, host.clone()).expect("a binding");
+            let mut binding = Binding::new(&session, std::slice::from_ref(&input), &outputs, &host).expect("a binding");
             // Other numbers of rows have outputs of other shapes.
             for rows in [3, 7, 7, 1] {
                 let pixels: Vec<f32> = (0..rows * 64).map(|i| (i % 17) as f32).collect();
@@ -154,9 +170,28 @@ mod tests {
     }
 
     #[test]
+    fn outputs_that_are_texts_stay_out_of_page_locked_memory() {
+        let environment = library::environment(None, 0).expect("ONNX Runtime").environment;
+        let mut builder = Session::builder(&environment).expect("a builder");
+        let session = builder.commit_from_file("tests/models/queries/classes.onnx").expect("a session");
+        let names = |outlets: &[ort::value::Outlet]| outlets.iter().map(|it| it.name().to_owned()).collect::<Vec<_>>();
+        let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        let mut locked = PageLocked::from(Allocator::default());
+        locked.info = MemoryInfo::new(AllocationDevice::CUDA_PINNED, 0, AllocatorType::Device, MemoryType::CPUOutput)
+            .expect("a kind of memory");
+        let binding = Binding::new(&session, &inputs, &outputs, &HostMemory::PageLocked(Arc::new(locked)));
+        let binding = binding.expect("a binding");
+        for ((name, memory), output) in binding.outputs.iter().zip(session.outputs()) {
+            let is_text = output.dtype().tensor_type() == Some(TensorElementType::String);
+            assert_eq!(memory.allocation_device() == AllocationDevice::CPU, is_text, "{name}");
+        }
+        assert!(session.outputs().iter().any(|it| it.dtype().tensor_type() == Some(TensorElementType::String)));
+    }
+
+    #[test]
     fn strings_have_no_page_locked_copy() {
         library::environment(None, 0).expect("ONNX Runtime");
         let tensor = Tensor { shape: vec![1], data: TensorData::String(vec!["a"].into()) };
-        assert!(convert::copied(&tensor, &Allocator::default()).expect("no error").is_none());
+        assert!(convert::copied(&tensor, &Mutex::new(Allocator::default())).expect("no error").is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::{Mutex, PoisonError};
 
 use datafusion::arrow::array::{Array, StringArray};
 use datafusion_predict_native::{Tensor, TensorData, Weight, WeightData};
@@ -52,13 +53,16 @@ pub(super) fn to_input(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
 }
 
 /// The same as a copy in the memory of `allocator`, which must be the host's; `None` for strings, which have no fixed size.
-pub(super) fn copied(tensor: &Tensor, allocator: &Allocator) -> ort::Result<Option<SessionInputValue<'static>>> {
+pub(super) fn copied(tensor: &Tensor, allocator: &Mutex<Allocator>) -> ort::Result<Option<SessionInputValue<'static>>> {
     fn copy<T: PrimitiveTensorElementType + Copy + Debug + 'static>(
         shape: &[usize],
         elements: &[T],
-        allocator: &Allocator,
+        allocator: &Mutex<Allocator>,
     ) -> ort::Result<Option<SessionInputValue<'static>>> {
-        let mut copy = OrtTensor::<T>::new(allocator, shape.to_vec())?;
+        let mut copy = {
+            let allocator = allocator.lock().unwrap_or_else(PoisonError::into_inner);
+            OrtTensor::<T>::new(&allocator, shape.to_vec())?
+        };
         if copy.shape().num_elements() != elements.len() {
             return Err(ort::Error::new("a tensor does not fill its shape"));
         }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::{Device, PrepareRequest};
 
 /// Options by which TensorRT keeps the engines of `model` below `folder`, in a folder of their own for the model's file and outputs, the
-/// device, the provider's `options` and the build of ONNX Runtime; TensorRT tells its own versions apart. None where that folder
+/// device, the precision, the provider's `options` and the build of ONNX Runtime; TensorRT tells its own versions apart. None where that folder
 /// can't be made: then it builds them anew in each process.
 pub(super) fn options(
     folder: &Path,
@@ -20,9 +20,10 @@ pub(super) fn options(
 ) -> Vec<(String, String)> {
     let Device::TensorRt(number) = request.device else { return vec![] };
     let mut key = Sha256::new();
+    let precision = request.precision.map(|precision| precision.to_string()).unwrap_or_default();
     let options = options.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     let outputs = request.outputs.iter().map(String::as_str);
-    for part in [model.sha256(), build].into_iter().chain(outputs).chain(["", "options"]).chain(options) {
+    for part in [model.sha256(), build, &precision].into_iter().chain(outputs).chain(["", "options"]).chain(options) {
         key.update(part.len().to_le_bytes());
         key.update(part);
     }

@@ -24,6 +24,8 @@ pub(super) struct Loaded {
     pub environment: Environment,
     /// The second number of its version: 32 of 1.32.0.
     pub minor: u32,
+    /// The libraries of the plug-ins that an engine uses.
+    pub plugins: Vec<PathBuf>,
 }
 
 /// The process' environment of ONNX Runtime; the first call loads the library, from `explicit` if that is given, and lets all
@@ -54,7 +56,7 @@ pub(super) fn environment(explicit: Option<&Path>, memory_limit: u64) -> Result<
     arena::share(&built, memory_limit)
         .map_err(|cause| error!(OnnxRuntimeUnusable, "ONNX Runtime has no memory").with_source(cause))?;
     let minor = minor_version(&path).unwrap_or(OLDEST);
-    Ok(environment.insert(Loaded { environment: built, minor }).clone())
+    Ok(environment.insert(Loaded { environment: built, minor, plugins: vec![] }).clone())
 }
 
 /// The second number of the version of the library at `path`, which is loaded.

@@ -12,16 +12,16 @@ mod provider;
 mod session;
 mod size;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use datafusion_predict_native::Model;
+use datafusion_predict_native::{Model, Precision};
 
 pub use library::onnxruntime_folder;
 
 use super::{CoreBudget, Device, DeviceQueue, Engine, PluginDevice, PrepareRequest, Prepared};
-use crate::error::{Error, Result, bail, error};
+use crate::error::{Error, ErrorKind, Result, bail, error};
 use library::Loaded;
 use message::RuntimeError;
 use session::{DevicePlace, OrtExecutable};
@@ -39,6 +39,8 @@ pub struct OrtEngine {
     engine_cache: Option<PathBuf>,
     /// Options of providers that the app has set, with a device of the kind that they are of.
     provider_options: Vec<(Device, String, String)>,
+    /// Models in floats of 16 bits, while somebody uses them, by the SHA-256 of those that they were made of.
+    rounded: Mutex<HashMap<(String, Precision), Weak<Model>>>,
 }
 
 impl OrtEngine {
@@ -53,6 +55,7 @@ impl OrtEngine {
             provider_libraries: vec![],
             engine_cache: None,
             provider_options: vec![],
+            rounded: Mutex::default(),
         }
     }
 
@@ -107,7 +110,8 @@ impl OrtEngine {
         }
         let limit = request.max_device_memory.map(|bytes| ("gpu_mem_limit".to_owned(), bytes.to_string()));
         let of_model = request.provider_options.clone();
-        let mut options: Vec<_> = of_app.iter().cloned().chain(of_model).chain(limit).collect();
+        let defaults = provider::defaults(device).iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut options: Vec<_> = defaults.chain(of_app.iter().cloned()).chain(of_model).chain(limit).collect();
         if let Some(folder) = &self.engine_cache {
             let request = PrepareRequest { device, ..request.clone() };
             let of_cache = engine_cache::options(folder, model, &request, &options, ort::info());
@@ -119,9 +123,27 @@ impl OrtEngine {
     /// ONNX Runtime with its plug-ins.
     fn loaded(&self) -> Result<Loaded> {
         let loaded = library::environment(self.library.as_deref(), self.memory_limit)?;
-        let mut libraries = self.provider_libraries.iter();
-        libraries.try_for_each(|path| plugins::register(&loaded.environment, loaded.minor, path))?;
-        Ok(loaded)
+        let Loaded { environment, minor, .. } = &loaded;
+        let plugins = self.provider_libraries.iter().map(|path| plugins::register(environment, *minor, path));
+        Ok(Loaded { plugins: plugins.collect::<Result<_>>()?, ..loaded })
+    }
+
+    /// `model` in floats of 16 bits: once in memory for all that use it so.
+    fn in_precision(&self, model: &Model, precision: Precision, label: &str) -> Result<Arc<Model>> {
+        let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
+        rounded.retain(|_, model| model.strong_count() > 0);
+        let key = (model.sha256().to_owned(), precision);
+        if let Some(known) = rounded.get(&key).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let Some((half, _)) = model.in_precision(precision) else {
+            bail!(
+                InvalidOption,
+                "model '{label}': option 'precision' is '{precision}', but it has no product or convolution in floats of 32 bits that could be computed so"
+            );
+        };
+        rounded.insert(key, Arc::downgrade(&half));
+        Ok(half)
     }
 }
 
@@ -131,15 +153,20 @@ impl Engine for OrtEngine {
     }
 
     fn devices(&self) -> Vec<&'static str> {
-        match library::environment(self.library.as_deref(), self.memory_limit) {
-            Ok(_) => provider::available(),
+        match self.loaded() {
+            Ok(Loaded { plugins, .. }) => {
+                let mut kinds = provider::available();
+                kinds.extend(plugins::kinds(&plugins).into_iter().map(Device::kind));
+                let mut seen = BTreeSet::new();
+                kinds.retain(|kind| seen.insert(*kind));
+                kinds
+            }
             Err(_) => vec![], // without its library it runs nowhere
         }
     }
 
     fn plugin_devices(&self) -> Result<Vec<PluginDevice>> {
-        self.loaded()?;
-        Ok(plugins::devices())
+        Ok(plugins::devices(&self.loaded()?.plugins))
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &PrepareRequest) -> Result<Prepared> {
@@ -147,16 +174,7 @@ impl Engine for OrtEngine {
             return Ok(Prepared::Refused("static embeddings are no graph: the native engine looks them up".to_owned()));
         }
         let loaded = self.loaded()?;
-        let in_precision = request.precision.map(|precision| {
-            let half = model.in_precision(precision).map(|(half, _)| half);
-            half.ok_or_else(|| {
-                error!(
-                    InvalidOption,
-                    "model '{}': option 'precision' is '{precision}', but it has no product or convolution that could be computed so",
-                    request.label
-                )
-            })
-        });
+        let in_precision = request.precision.map(|precision| self.in_precision(model, precision, &request.label));
         let model = &in_precision.transpose()?.unwrap_or_else(|| model.clone());
         let load = |device| {
             let place = self.place(device, model, request)?;
@@ -164,13 +182,22 @@ impl Engine for OrtEngine {
             let note = request.precision.map(|precision| {
                 format!("its option precision '{precision}' needs a device that computes in such floats, as '{device}' may not")
             });
-            ready.map_err(|error| error.with_note(note.as_deref()))
+            ready.map_err(|error| match error.kind() {
+                ErrorKind::InvalidModel => error.with_note(note.as_deref()),
+                _ => error,
+            })
         };
         if request.device != Device::Auto {
             return Ok(Prepared::Ready(Arc::new(load(request.device)?)));
         }
         let mut notes = vec![];
-        for device in plugins::kinds().into_iter().chain(provider::candidates()) {
+        let mut candidates: Vec<Device> = vec![];
+        for device in plugins::kinds(&loaded.plugins).into_iter().chain(provider::candidates()) {
+            if !candidates.contains(&device) {
+                candidates.push(device);
+            }
+        }
+        for device in candidates {
             match load(device) {
                 Ok(executable) => return Ok(Prepared::Ready(Arc::new(executable))),
                 Err(error) => notes.push(format!("device 'auto' has tried {device}: {}", with_cause(&error))),

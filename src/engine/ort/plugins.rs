@@ -12,6 +12,7 @@ use ort::AsPointer;
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
 
+use super::library::Loaded;
 use super::message::RuntimeError;
 use super::provider;
 use crate::engine::{Device, PluginDevice};
@@ -169,13 +170,13 @@ fn plugins() -> MutexGuard<'static, Vec<Plugin>> {
     PLUGINS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Loads the plug-in at `path`, unless it is.
-pub(super) fn register(environment: &Environment, minor: u32, path: &Path) -> Result<()> {
+/// Loads the plug-in at `path`, unless it is; its path from the root on.
+pub(super) fn register(environment: &Environment, minor: u32, path: &Path) -> Result<PathBuf> {
     let mut plugins = plugins();
     // ONNX Runtime takes a relative one from the folder of its own library.
     let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if plugins.iter().any(|plugin| plugin.library == *path) {
-        return Ok(());
+        return Ok(path.clone());
     }
     let library = path.display();
     if !path.is_file() {
@@ -198,12 +199,12 @@ pub(super) fn register(environment: &Environment, minor: u32, path: &Path) -> Re
         error!(OnnxRuntimeUnusable, "the provider's library '{library}' can't be loaded")
             .with_source(RuntimeError(cause))
     })?;
-    plugins.push(Plugin { library: path.to_owned(), found });
-    Ok(())
+    plugins.push(Plugin { library: path.clone(), found });
+    Ok(path.clone())
 }
 
-/// What the plug-ins of the process bring; a plug-in that finds none of its devices here brings one that is not available.
-pub(super) fn devices() -> Vec<PluginDevice> {
+/// What the plug-ins of `libraries` bring; one that finds none of its devices here brings one that is not available.
+pub(super) fn devices(libraries: &[PathBuf]) -> Vec<PluginDevice> {
     let of = |plugin: &Plugin| {
         let plug_in = name(&plugin.library);
         let found = plugin.found.iter().map(|found| PluginDevice {
@@ -218,38 +219,65 @@ pub(super) fn devices() -> Vec<PluginDevice> {
             false => found,
         }
     };
-    plugins().iter().flat_map(of).collect()
+    plugins().iter().filter(|plugin| libraries.contains(&plugin.library)).flat_map(of).collect()
 }
 
-/// The kinds of devices that plug-ins bring.
-pub(super) fn kinds() -> Vec<Device> {
-    plugins().iter().flat_map(|plugin| &plugin.found).filter_map(|found| provider::of_name(&found.provider)).collect()
+/// A device of each kind that the plug-ins of `libraries` bring.
+pub(super) fn kinds(libraries: &[PathBuf]) -> Vec<Device> {
+    let plugins = plugins();
+    let found = plugins.iter().filter(|plugin| libraries.contains(&plugin.library)).flat_map(|plugin| &plugin.found);
+    found.filter_map(|found| provider::of_name(&found.provider)).collect()
 }
 
-/// Lets sessions of `builder` run on `device` with a plug-in, if one brings it: the one of its number, or of OpenVINO the kind of hardware
-/// that the option `device_type` names. Whether there is such a plug-in.
+/// Lets sessions of `builder` run on `device` with a plug-in, if one brings such devices: the one of its number, or of OpenVINO the first of
+/// the kind of hardware that the option `device_type` names, the CPU by default. Whether there is such a plug-in.
+///
+/// # Errors
+/// A plug-in that has not found that device.
 pub(super) fn append(
     builder: &SessionBuilder,
-    environment: &Environment,
-    minor: u32,
+    runtime: &Loaded,
     device: Device,
     options: &[(String, String)],
 ) -> ort::Result<bool> {
-    let Some(functions) = Functions::of(minor) else { return Ok(false) };
+    let Loaded { environment, minor, plugins: libraries } = runtime;
+    let Some(functions) = Functions::of(*minor) else { return Ok(false) };
+    let all = plugins();
+    let all = all.iter().filter(|plugin| libraries.contains(&plugin.library)).flat_map(|plugin| &plugin.found);
+    let is_of_kind = |found: &&Found| provider::of_name(&found.provider).is_some_and(|of| of.kind() == device.kind());
+    let found: Vec<_> = all.filter(is_of_kind).cloned().collect();
+    if found.is_empty() {
+        return Ok(false);
+    }
     let is_kind = |(name, _): &&(String, String)| name == "device_type";
-    let kind = options.iter().rev().find(is_kind).map(|(_, kind)| kind.as_str()).filter(|kind| *kind != "AUTO");
-    let plugins = plugins();
-    let found = plugins.iter().flat_map(|plugin| &plugin.found).filter(|found| {
-        let is_of_kind = kind.is_none_or(|kind| kind == found.kind);
-        is_of_kind && provider::of_name(&found.provider).is_some_and(|of| of.kind() == device.kind())
-    });
-    let Some(found) = found.into_iter().nth(device.number().unwrap_or(0).into()) else { return Ok(false) };
+    let asked = options.iter().rev().find(is_kind).map(|(_, kind)| kind.as_str());
+    let Some(chosen) = choose(&found, device, asked) else {
+        let there: Vec<_> = found.iter().map(|found| format!("{} {}", found.vendor, found.kind)).collect();
+        let asked = asked.map_or_else(|| device.to_string(), |kind| format!("{device} of device_type '{kind}'"));
+        return Err(ort::Error::new(format!("the plug-in has found no {asked}, but {}", there.join(", "))));
+    };
     let options = options.iter().filter(|option| !is_kind(option)).map(|(name, value)| {
         let zero = |_| ort::Error::new(format!("option '{name}' has a zero byte"));
         Ok((CString::new(name.as_str()).map_err(zero)?, CString::new(value.as_str()).map_err(zero)?))
     });
-    functions.append(builder, environment, found.device, &options.collect::<ort::Result<Vec<_>>>()?)?;
+    functions.append(builder, environment, chosen.device, &options.collect::<ort::Result<Vec<_>>>()?)?;
     Ok(true)
+}
+
+/// Of what a plug-in has found, what `device` means, whose kind of hardware may be `asked` for: `GPU`, `GPU.1`, `AUTO`.
+fn choose<'f>(found: &'f [Found], device: Device, asked: Option<&str>) -> Option<&'f Found> {
+    if device != Device::OpenVino {
+        return found.get(usize::from(device.number().unwrap_or(0)));
+    }
+    let of_kind = |kind: &str, number| found.iter().filter(|found| found.kind == kind).nth(number);
+    match asked {
+        None => of_kind("CPU", 0).or(found.first()),
+        Some(kind) => {
+            let (kind, number) = kind.split_once('.').unwrap_or((kind, "0"));
+            let is_choice = ["AUTO", "HETERO", "MULTI"].iter().any(|choice| kind.starts_with(choice));
+            if is_choice { found.first() } else { of_kind(kind, number.parse().ok()?) }
+        }
+    }
 }
 
 /// The name of the plug-in at `path`: that of its file, without what libraries have around it.
@@ -289,7 +317,7 @@ mod tests {
         let option = (c"use_arena".to_owned(), c"0".to_owned());
         functions.append(&builder, &loaded.environment, cpu.device, &[option]).expect("it is there");
         builder.commit_from_file("tests/models/neural/diabetes_mlp.onnx").expect("a session");
-        assert!(!append(&builder, &loaded.environment, loaded.minor, Device::OpenVino, &[]).expect("no error"));
+        assert!(!append(&builder, &loaded, Device::OpenVino, &[]).expect("no error"));
     }
 
     #[test]
@@ -302,7 +330,31 @@ mod tests {
         let found = problem("Cargo.toml", 18);
         assert!(found.ends_with("can't be loaded by ONNX Runtime 1.18: expected 1.22 or later"), "{found}");
         assert!(problem("nothing.so", SINCE).ends_with("nothing.so': there is no such file"));
-        assert!(devices().iter().all(|device| device.plug_in != "Cargo"));
+        assert_eq!(devices(&[std::path::absolute("Cargo.toml").expect("a path")]), []);
+    }
+
+    #[test]
+    fn openvino_has_kinds_of_hardware_and_others_have_numbers() {
+        let found = ["GPU", "CPU", "GPU"].map(|kind| Found {
+            device: ptr::null(),
+            provider: String::new(),
+            kind,
+            vendor: String::new(),
+        });
+        let place = |device, asked| {
+            choose(&found, device, asked).and_then(|it| found.iter().position(|other| ptr::eq(it, other)))
+        };
+        let cases = [
+            (None, Some(1)),
+            (Some("GPU"), Some(0)),
+            (Some("GPU.1"), Some(2)),
+            (Some("NPU"), None),
+            (Some("AUTO:GPU"), Some(0)),
+        ];
+        cases
+            .into_iter()
+            .for_each(|(asked, expected)| assert_eq!(place(Device::OpenVino, asked), expected, "{asked:?}"));
+        assert_eq!([place(Device::Cuda(2), None), place(Device::Cuda(3), None)], [Some(2), None]);
     }
 
     #[test]

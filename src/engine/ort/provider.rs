@@ -1,6 +1,5 @@
 //! Devices as ONNX Runtime's execution providers.
 
-use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
 
 use crate::engine::Device;
@@ -9,16 +8,7 @@ use crate::engine::Device;
 pub(super) fn provider(device: Device, options: &[(String, String)]) -> Option<ExecutionProviderDispatch> {
     let provider = match device {
         Device::Cpu | Device::Auto => return None, // always there, and last
-        // Products of floats are those of floats: with fewer digits, which is the provider's default, the score of a row depends
-        // on the rows beside it.
-        Device::Cuda(id) => {
-            let provider = ep::CUDA::default()
-                .with_device_id(id.into())
-                .with_tf32(false)
-                // The default tries all algorithms anew for each number of rows.
-                .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
-            with(provider, options).build()
-        }
+        Device::Cuda(id) => with(ep::CUDA::default().with_device_id(id.into()), options).build(),
         Device::TensorRt(id) => with(ep::TensorRT::default().with_device_id(id.into()), options).build(),
         Device::OpenVino => with(ep::OpenVINO::default(), options).build(),
         Device::CoreMl => with(ep::CoreML::default(), options).build(),
@@ -26,6 +16,20 @@ pub(super) fn provider(device: Device, options: &[(String, String)]) -> Option<E
         Device::WebGpu => with(ep::WebGPU::default(), options).build(),
     };
     Some(provider.error_on_failure())
+}
+
+/// Options of `device`'s provider that are ours, unless others are given.
+pub(super) fn defaults(device: Device) -> &'static [(&'static str, &'static str)] {
+    match device {
+        Device::Cuda(_) => &[
+            // Products of floats are those of floats: with fewer digits, which is the provider's default, the score of a row depends on the
+            // rows beside it.
+            ("use_tf32", "0"),
+            // The provider's default tries all algorithms anew for each number of rows.
+            ("cudnn_conv_algo_search", "HEURISTIC"),
+        ],
+        _ => &[],
+    }
 }
 
 fn with<P: ArbitrarilyConfigurableExecutionProvider>(provider: P, options: &[(String, String)]) -> P {
@@ -53,7 +57,7 @@ pub(super) fn available() -> Vec<&'static str> {
 pub(super) fn of_name(name: &str) -> Option<Device> {
     match name {
         "CUDAExecutionProvider" => Some(Device::Cuda(0)),
-        "TensorrtExecutionProvider" | "NvTensorRTRTXExecutionProvider" => Some(Device::TensorRt(0)),
+        "TensorrtExecutionProvider" => Some(Device::TensorRt(0)),
         "OpenVINOExecutionProvider" => Some(Device::OpenVino),
         "CoreMLExecutionProvider" => Some(Device::CoreMl),
         "DmlExecutionProvider" => Some(Device::DirectMl(0)),

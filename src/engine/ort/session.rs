@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use datafusion_predict_native::{Model, Tensor};
+use datafusion_predict_native::{Model, Precision, Tensor, TensorData};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue};
@@ -53,6 +53,8 @@ pub(super) struct OrtExecutable {
     cores: Arc<CoreBudget>,
     /// Bytes of each session, about.
     session_size: usize,
+    /// The floats of 16 bits that it computes in, if it does.
+    precision: Option<Precision>,
     /// All sessions, in use or not.
     sessions: AtomicUsize,
     /// Sessions that no run uses now, each with its number of threads.
@@ -115,6 +117,7 @@ impl OrtExecutable {
             cores,
             weights,
             session_size,
+            precision: request.precision,
             sessions: AtomicUsize::new(0),
             idle,
             host: OnceLock::new(),
@@ -153,7 +156,7 @@ impl OrtExecutable {
         if self.place.device == Device::Cpu {
             return Ok(Ready { session, binding: None });
         }
-        let host = self.host.get_or_init(|| HostMemory::of(&session, self.place.device)).clone();
+        let host = self.host.get_or_init(|| HostMemory::of(&session, self.place.device));
         let binding = Binding::new(&session, &self.inputs, &self.outputs, host)?;
         Ok(Ready { session, binding: Some(binding) })
     }
@@ -179,8 +182,7 @@ impl OrtExecutable {
             return builder.commit_from_memory(onnx).map_err(refused);
         };
         let log = PlacementLog::default();
-        let Loaded { environment, minor } = &self.runtime;
-        if !plugins::append(&builder, environment, *minor, device, &self.place.options).map_err(refused)? {
+        if !plugins::append(&builder, &self.runtime, device, &self.place.options).map_err(refused)? {
             builder = match builder.with_execution_providers([provider]) {
                 Ok(builder) => builder,
                 Err(cause) => match missing(device, cause.into())? {},
@@ -297,6 +299,22 @@ impl OrtExecutable {
     }
 }
 
+/// Refuses outputs of half floats that are no numbers, where the inputs were: in between something was larger than such floats can be.
+fn in_range(label: &str, inputs: &[Tensor], outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    let is_finite = |tensor: &Tensor| match &tensor.data {
+        TensorData::Float32(values) => values.iter().all(|value| value.is_finite()),
+        TensorData::Float64(values) => values.iter().all(|value| value.is_finite()),
+        _ => true,
+    };
+    if !outputs.iter().all(is_finite) && inputs.iter().all(is_finite) {
+        bail!(
+            UnscorableRow,
+            "model '{label}': with option precision 'fp16' it gives values that are no numbers: some in between are larger than 65504"
+        );
+    }
+    Ok(outputs)
+}
+
 /// Whether sessions keep copies of the shared weights in the order that runs read them.
 fn prepacks(model: &Model) -> bool {
     model.weights().iter().map(|weight| weight.data.size()).sum::<usize>() <= PREPACK_UP_TO
@@ -319,13 +337,18 @@ impl Drop for Taken<'_> {
 
 impl Executable for OrtExecutable {
     fn run(&self, inputs: &[Tensor], context: &RunContext) -> Result<Vec<Tensor>> {
-        let inputs = self.values(inputs)?;
-        if self.place.device == Device::Cpu {
-            return self.run_with(context.threads.clamp(1, self.cores.total()), &inputs, context);
-        }
-        match self.place.queue.run(context, || self.run_with(1, &inputs, context)) {
-            Some(outputs) => outputs,
-            None => bail!(Cancelled, "model '{}': the query was cancelled", self.label),
+        let values = self.values(inputs)?;
+        let outputs = if self.place.device == Device::Cpu {
+            self.run_with(context.threads.clamp(1, self.cores.total()), &values, context)?
+        } else {
+            match self.place.queue.run(context, || self.run_with(1, &values, context)) {
+                Some(outputs) => outputs?,
+                None => bail!(Cancelled, "model '{}': the query was cancelled", self.label),
+            }
+        };
+        match self.precision {
+            Some(Precision::Fp16) => in_range(&self.label, inputs, outputs),
+            _ => Ok(outputs),
         }
     }
 
@@ -345,7 +368,8 @@ impl Executable for OrtExecutable {
 
     fn variant(&self) -> String {
         let options = self.place.of_app.iter().map(|(name, value)| format!("{name}={value}"));
-        options.collect::<Vec<_>>().join(" ")
+        let plugins = self.runtime.plugins.iter().filter(|_| self.place.device != Device::Cpu);
+        options.chain(plugins.map(|path| path.display().to_string())).collect::<Vec<_>>().join(" ")
     }
 
     fn sessions(&self) -> usize {
@@ -353,6 +377,27 @@ impl Executable for OrtExecutable {
     }
 
     fn size(&self) -> Option<usize> {
-        Some(self.sessions() * self.session_size)
+        // The weights of the file are counted with the model, and those that were made of them here.
+        let rounded = self.model.weights().iter().map(|weight| weight.data.size()).sum();
+        let rounded = if self.precision.is_some() { rounded } else { 0 };
+        Some(self.sessions() * self.session_size + rounded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_floats_that_were_too_small_are_an_error_and_missing_values_are_none() {
+        let tensor = |value: f32| vec![Tensor { shape: vec![2], data: TensorData::Float32(vec![1.0, value].into()) }];
+        let problem =
+            |input, output| in_range("m", &tensor(input), tensor(output)).err().map(|error| error.to_string());
+        assert_eq!(problem(7e4, 7e4), None);
+        assert_eq!(problem(f32::NAN, f32::NAN), None, "it was missing before");
+        for output in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let problem = problem(7e4, output).expect("an error");
+            assert!(problem.starts_with("model 'm': with option precision 'fp16' it gives values that are no numbers"));
+        }
     }
 }

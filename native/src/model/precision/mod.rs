@@ -5,7 +5,8 @@
 //! floats anyway. All else, such as softmax, normalization and sums of many values, is computed in the floats that it was; so are inputs and
 //! outputs of the model. Between the two stand nodes that cast, one for each value.
 //!
-//! Weights that half floats can't hold stay as they are, and so do the nodes that use them.
+//! Weights that half floats can't hold stay as they are, and so do the nodes that use them. Products of the model's inputs stay, too: these are
+//! the features of a table, as large as they happen to be.
 
 mod constants;
 mod operators;
@@ -97,6 +98,13 @@ impl Model {
         let content = self.content.as_ref();
         let opset = *self.opsets().get("")?;
         let mut proto = content.proto.clone();
+        // Until version 4, all initializers stood among the inputs, and none of them could be given.
+        if proto.ir_version.is_some_and(|version| version < 4) {
+            let graph = proto.graph.as_mut()?;
+            let constants: HashSet<_> = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
+            graph.input.retain(|input| !constants.contains(&input.name));
+            proto.ir_version = Some(4);
+        }
         let (weights, nodes) = convert(proto.graph.as_mut()?, &content.weights, opset, precision);
         let content = Content {
             sha256: content.sha256.clone(),
@@ -135,11 +143,13 @@ fn convert(
         halves: HashSet::new(),
         restored: HashSet::new(),
         rounded: HashSet::new(),
+        raw: graph.input.iter().map(|input| input.name.clone()).collect(),
         nodes: Vec::with_capacity(graph.node.len()),
         converted: 0,
     };
     for node in std::mem::take(&mut graph.node) {
         conversion.types.learn(&node);
+        conversion.note_raw(&node);
         match conversion.rule(&node) {
             Some(rule) => conversion.push_half(node, rule),
             None => conversion.push_as_it_is(node),
@@ -156,8 +166,12 @@ fn convert(
 /// What makes of the name of a float that of its half, and is part of no name.
 fn free_suffix(graph: &GraphProto, precision: Precision) -> String {
     let mut suffix = format!("__{precision}");
-    let names = || graph.node.iter().flat_map(|node| node.input.iter().chain(&node.output));
-    while names().any(|name| name.ends_with(&suffix)) {
+    let mut names = vec![];
+    for node in &graph.node {
+        names_used(node, &mut names);
+        names.extend(node.output.iter().cloned());
+    }
+    while names.iter().any(|name| name.ends_with(&suffix)) {
         suffix.push('_');
     }
     suffix
@@ -175,11 +189,21 @@ struct Conversion {
     restored: HashSet<String>,
     /// Floats that were cast to half floats.
     rounded: HashSet<String>,
+    /// The model's inputs, and what nodes make of them that only move values.
+    raw: HashSet<String>,
     nodes: Vec<NodeProto>,
     converted: usize,
 }
 
 impl Conversion {
+    /// Notes what `node` gives, if it only moves values of the model's inputs.
+    fn note_raw(&mut self, node: &NodeProto) {
+        let moves = operators::MOVERS.contains(&node.op_type.as_str());
+        if moves && node.input.iter().any(|name| self.raw.contains(name)) {
+            self.raw.extend(node.output.iter().cloned());
+        }
+    }
+
     /// How `node` is converted, if it is.
     fn rule(&mut self, node: &NodeProto) -> Option<operators::Rule> {
         let rule = operators::rule(node, self.opset, self.precision)?;
@@ -189,7 +213,9 @@ impl Conversion {
                 Some(fits) => fits,
                 None => {
                     has_values = true;
-                    self.types.is_float(name) && (rule.is_product || self.halves.contains(name))
+                    self.types.is_float(name)
+                        && (rule.is_product || self.halves.contains(name))
+                        && !self.raw.contains(name)
                 }
             };
             if !fits {
@@ -259,7 +285,10 @@ fn cast(from: &str, to: &str, onnx: i32) -> NodeProto {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
+    use crate::model::proto::{ModelProto, ValueInfoProto};
 
     /// Names are computed before they are used, once, and weights have what they say.
     fn check(model: &Model) {
@@ -297,15 +326,40 @@ mod tests {
         assert!(nodes > 3 && nodes < all, "{nodes} of {all}");
         assert_eq!(half.signature(), model.signature());
         let operators: Vec<_> = half.operators().collect();
-        assert_eq!(operators.first(), Some(&"Cast"), "{operators:?}");
+        assert_eq!(operators.first(), Some(&"Conv"), "inputs are not rounded: {operators:?}");
+        assert!(operators.contains(&"Cast"), "{operators:?}");
+        let model = tests_model("precision/layers.onnx");
+        let (half, _) = model.in_precision(Precision::Fp16).expect("it has products");
+        check(&half);
         let bytes = |model: &Model| model.weights().iter().map(|weight| weight.data.size()).sum::<usize>();
-        assert!(bytes(&half) <= bytes(&model) / 2 + 16);
+        assert_eq!((bytes(&model), bytes(&half)), (64 * 256 * 4, 64 * 256 * 2));
+    }
+
+    #[test]
+    fn constants_of_old_models_are_constants_though_they_stand_among_the_inputs() {
+        let file = std::fs::read("../tests/models/neural/digits_cnn.onnx").expect("the model");
+        let mut old = ModelProto::decode(file.as_slice()).expect("a model");
+        old.ir_version = Some(3);
+        let graph = old.graph.as_mut().expect("a graph");
+        let float = graph.input[0].r#type.clone();
+        graph.input.extend(graph.initializer.iter().map(|tensor| ValueInfoProto {
+            name: tensor.name.clone(),
+            r#type: float.clone(),
+            ..Default::default()
+        }));
+        let old = Model::from_bytes("old", old.encode_to_vec().into()).expect("a model");
+        let (half, nodes) = old.in_precision(Precision::Fp16).expect("it has convolutions");
+        check(&half);
+        let (new, new_nodes) =
+            tests_model("neural/digits_cnn.onnx").in_precision(Precision::Fp16).expect("it has, too");
+        assert_eq!((nodes, half.weights().len()), (new_nodes, new.weights().len()));
+        assert_eq!(half.graph().expect("a graph").input.len(), 1);
     }
 
     #[test]
     fn all_models_of_the_tests_stay_well_formed() {
         let mut converted = 0;
-        for folder in ["neural", "texts/encoder", "texts/classifier", "texts/plain", "images/classifier"] {
+        for folder in ["neural", "precision", "texts/encoder", "texts/classifier", "texts/plain", "images/classifier"] {
             let files = std::fs::read_dir(format!("../tests/models/{folder}")).expect("the models");
             let files = files.map(|file| file.expect("an entry").path());
             for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")) {

@@ -99,6 +99,22 @@ const FOLLOWERS: &[(&str, Floats, Since)] = &[
     ("Unsqueeze", FIRST, Some(13)),
 ];
 
+/// What gives the values that it is given, in other places.
+pub(super) const MOVERS: [&str; 12] = [
+    "Cast",
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 /// How `node` is converted where its inputs allow it.
 pub(super) fn rule(node: &NodeProto, opset: i64, precision: Precision) -> Option<Rule> {
     let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
