@@ -36,7 +36,10 @@ pub(super) fn prepare(
         }
     };
     if on_device.on_cpu {
-        return Ok(on_device); // its notes say what was tried
+        let tried = on_device.notes.iter().any(|note| note.starts_with("device 'auto'"));
+        let engine = on_device.runner.engine.name();
+        let note = format!("device 'auto' has tried none: engine '{engine}' runs the model on the CPU");
+        return Ok(if tried { on_device } else { as_asked(on_device, Some(note), request) });
     }
     let device = on_device.device();
     let on_cpu = match on(Device::Cpu) {

@@ -175,6 +175,13 @@ impl Predictor {
         let mut untried = None;
         let tensors: Vec<_> = match observed {
             Ok(observed) => observed.outputs,
+            Err(Failure { reason, was_run: true }) if let (true, Some(precision)) = (*must_run, options.precision) => {
+                bail!(
+                    InvalidModel,
+                    "model '{label}' fails on made-up rows with option precision '{precision}', which device '{}' may not have: {reason}",
+                    runner.executable.device()
+                )
+            }
             // A lookup may know none of the values.
             Err(Failure { reason, was_run: true }) if *must_run && model.takes_floats_as_they_are() => bail!(
                 InvalidModel,
@@ -196,7 +203,11 @@ impl Predictor {
         };
         let on_cpu = runner.executable.device() == Device::Cpu.to_string(); // where `auto` has chosen, too
         let no_faster = options.precision.filter(|_| on_cpu).map(|precision| {
-            format!("precision '{precision}' makes nothing faster on the CPU, which computes in floats of 32 bits: it rounds the weights")
+            format!("precision '{precision}' makes nothing faster on the CPU, which computes in floats of 32 bits: it rounds the weights, and shows nothing of values that are too large for such floats")
+        });
+        let hurried = (*must_run && dependence == Dependence::Unknown && trial.is_late()).then(|| {
+            "its runs take so long that it was not found out whether the score of a row depends on the rows beside it: nothing of it is remembered"
+                .to_owned()
         });
         let guessed = assignments.len() > 1 && dependence == Dependence::Unknown;
         let guessed = guessed.then(|| {
@@ -204,8 +215,9 @@ impl Predictor {
                 .to_owned()
         });
         let of_front = front.as_ref().map(|front| front.notes().to_vec()).unwrap_or_default();
-        let notes =
-            [axes.note(&graph_inputs, &selected), guessed, rounded, no_exact, no_faster, untried].into_iter().flatten();
+        let notes = [axes.note(&graph_inputs, &selected), guessed, hurried, rounded, no_exact, no_faster, untried]
+            .into_iter()
+            .flatten();
         let notes = notes.chain(of_front).chain(runner.executable.notes()).chain(on_cpu_beside(&runner)).collect();
         let fixed_batch = match on_dependent {
             DependentRows::Refuse if dependence == Dependence::Dependent => bail!(

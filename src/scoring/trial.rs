@@ -13,7 +13,7 @@ use super::axes::{Input, RowAxes, RowAxis, output_candidates, placed, rows_first
 use super::limit::limited;
 use super::made_up::{self, Floats};
 use crate::cancel::CancelToken;
-use crate::engine::{Columnar, Executable, RunContext};
+use crate::engine::{Columnar, Device, Executable, RunContext};
 use crate::error::{Error, ErrorKind, Result, bail};
 
 /// Sizes that are given to dimensions which are not fixed. Small ones show little behind a stride, and large ones are too large
@@ -35,6 +35,9 @@ const LARGE: usize = 1 << 15;
 
 /// Time for all of it, unless one run takes longer.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
+
+/// The same on a device, which plans each new number of rows.
+const LONGEST_ON_DEVICE: Duration = Duration::from_secs(10);
 
 /// Whether a row's score depends on the rows that are scored with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +86,14 @@ impl<'a> Trial<'a> {
         cancel: &'a CancelToken,
         max_run: Option<Duration>,
     ) -> Self {
+        let longest = if executable.device() == Device::Cpu.to_string() { LONGEST } else { LONGEST_ON_DEVICE };
         Self {
             label,
             executable,
             cancel,
             max_run,
             make_up: None,
-            deadline: Some(Instant::now() + LONGEST),
+            deadline: Some(Instant::now() + longest),
             tolerance: tolerance(None),
         }
     }
@@ -125,7 +129,8 @@ impl<'a> Trial<'a> {
         Ok((outputs, start.elapsed().saturating_sub(context.counts.take_waited())))
     }
 
-    fn is_late(&self) -> bool {
+    /// Whether the time for all of it is over.
+    pub(super) fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() > deadline)
     }
 

@@ -33,7 +33,7 @@ impl std::error::Error for RuntimeError {
 
 /// `message` without the file, the line and the signature of the C++ function that it starts with, if it does:
 /// `/src/graph.cc:46 void check(int, const std::string&) The model is too new`.
-fn without_place(message: &str) -> &str {
+pub(super) fn without_place(message: &str) -> &str {
     let has_place = message.split_once(' ').is_some_and(|(place, _)| place.contains(".cc:") || place.contains(".h:"));
     let Some(open) = message.find('(').filter(|_| has_place) else { return message };
     let mut depth = 0;

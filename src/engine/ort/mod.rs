@@ -139,7 +139,7 @@ impl OrtEngine {
         let Some((half, _)) = model.in_precision(precision) else {
             bail!(
                 InvalidOption,
-                "model '{label}': option 'precision' is '{precision}', but it has no product or convolution in floats of 32 bits that could be computed so"
+                "model '{label}': option 'precision' is '{precision}', but it has no product or convolution in floats of 32 bits, outside of functions and branches, that could be computed so"
             );
         };
         rounded.insert(key, Arc::downgrade(&half));
@@ -229,10 +229,14 @@ fn refused(label: &str, cause: ort::Error) -> Error {
     error!(InvalidModel, "model '{label}': ONNX Runtime can't load it").with_source(RuntimeError(cause))
 }
 
-/// A device that is named must be there.
-fn missing(device: Device, cause: ort::Error) -> Result<std::convert::Infallible> {
+/// A device that is named must be there. Its provider may be, and have found none, or refused an option.
+fn missing(device: Device, plugins: &[PathBuf], cause: ort::Error) -> Result<std::convert::Infallible> {
     let message = cause.message();
-    let message = message.trim().trim_end_matches('.');
+    let message = message::without_place(message.trim()).trim_end_matches('.');
+    if provider::available().contains(&device.kind()) {
+        bail!(DeviceMissing, "device '{device}' can't be used: {message}");
+    }
+    let plugins = if plugins.is_empty() { "" } else { ", and the plug-ins that are loaded have found none" };
     let package = match device {
         Device::OpenVino => {
             "onnxruntime-openvino, or --provider-library a plug-in, such as that of onnxruntime-ep-openvino"
@@ -244,6 +248,6 @@ fn missing(device: Device, cause: ort::Error) -> Result<std::convert::Infallible
     };
     bail!(
         DeviceMissing,
-        "device '{device}' is not available in this ONNX Runtime: {message}; --onnxruntime (PredictRuntimeBuilder::with_onnxruntime) names a library that was built for it, such as that of the Python package {package}"
+        "device '{device}' is not available in this ONNX Runtime: {message}{plugins}; --onnxruntime (PredictRuntimeBuilder::with_onnxruntime) names a library that was built for it, such as that of the Python package {package}"
     )
 }

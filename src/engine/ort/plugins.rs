@@ -180,7 +180,7 @@ pub(super) fn register(environment: &Environment, minor: u32, path: &Path) -> Re
     }
     let library = path.display();
     if !path.is_file() {
-        bail!(OnnxRuntimeMissing, "no provider's library at '{library}': there is no such file");
+        bail!(OnnxRuntimeMissing, "no provider's library at '{library}': expected a file");
     }
     let Some(functions) = Functions::of(minor) else {
         bail!(
@@ -329,7 +329,7 @@ mod tests {
         assert!(found.contains("Cargo.toml' can't be loaded: "), "{found}");
         let found = problem("Cargo.toml", 18);
         assert!(found.ends_with("can't be loaded by ONNX Runtime 1.18: expected 1.22 or later"), "{found}");
-        assert!(problem("nothing.so", SINCE).ends_with("nothing.so': there is no such file"));
+        assert!(problem("nothing.so", SINCE).ends_with("nothing.so': expected a file"));
         assert_eq!(devices(&[std::path::absolute("Cargo.toml").expect("a path")]), []);
     }
 

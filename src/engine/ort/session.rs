@@ -185,7 +185,7 @@ impl OrtExecutable {
         if !plugins::append(&builder, &self.runtime, device, &self.place.options).map_err(refused)? {
             builder = match builder.with_execution_providers([provider]) {
                 Ok(builder) => builder,
-                Err(cause) => match missing(device, cause.into())? {},
+                Err(cause) => match missing(device, &self.runtime.plugins, cause.into())? {},
             };
         }
         builder = builder.with_log_level(LogLevel::Verbose).map_err(|cause| refused(cause.into()))?;
@@ -309,7 +309,7 @@ fn in_range(label: &str, inputs: &[Tensor], outputs: Vec<Tensor>) -> Result<Vec<
     if !outputs.iter().all(is_finite) && inputs.iter().all(is_finite) {
         bail!(
             UnscorableRow,
-            "model '{label}': with option precision 'fp16' it gives values that are no numbers: some in between are larger than 65504"
+            "model '{label}': with option precision 'fp16' it gives values that are no numbers: some in between may be larger than 65504"
         );
     }
     Ok(outputs)
