@@ -22,7 +22,7 @@ use crate::engine::Device;
 pub(super) enum HostMemory {
     /// As any other. A driver copies it once more, into memory of its own that is page-locked.
     Pageable,
-    /// Page-locked: the device reads and writes it by itself, at several times the speed.
+    /// Page-locked: the device reads and writes it by itself, without the driver's copy.
     PageLocked(Arc<PageLocked>),
 }
 

@@ -1,4 +1,4 @@
-//! Where TensorRT keeps the engines that it builds, which takes it minutes.
+//! Where TensorRT keeps the engines that it builds, so that the next process need not.
 
 use std::fs;
 use std::path::Path;

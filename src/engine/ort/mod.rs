@@ -76,7 +76,7 @@ impl OrtEngine {
         self
     }
 
-    /// Lets TensorRT keep below `folder` the engines that it builds, which takes it minutes, for other processes and the next session: in a
+    /// Lets TensorRT keep below `folder` the engines that it builds, for other processes and the next session: in a
     /// folder for each model, device, set of options and version. Without it they are built anew in each process.
     #[must_use]
     pub fn with_engine_cache(self, folder: PathBuf) -> Self {

@@ -163,7 +163,7 @@ fn convert(
     (constants.replace(graph, weights), converted)
 }
 
-/// What makes of the name of a float that of its half, and is part of no name.
+/// A suffix for the names of half floats, with which no name of the graph ends.
 fn free_suffix(graph: &GraphProto, precision: Precision) -> String {
     let mut suffix = format!("__{precision}");
     let mut names = vec![];
@@ -185,7 +185,7 @@ struct Conversion {
     constants: Constants,
     /// Values that nodes now give as half floats, under a name with the suffix.
     halves: HashSet<String>,
-    /// Of those, the ones that were cast back, under their own name.
+    /// Those of `halves` that a node casts back to floats of 32 bits, which have the old name.
     restored: HashSet<String>,
     /// Floats that were cast to half floats.
     rounded: HashSet<String>,
@@ -199,7 +199,10 @@ impl Conversion {
     /// Notes what `node` gives, if it only moves values of the model's inputs.
     fn note_raw(&mut self, node: &NodeProto) {
         let moves = operators::MOVERS.contains(&node.op_type.as_str());
-        if moves && node.input.iter().any(|name| self.raw.contains(name)) {
+        // The others say where to: a table of vectors is not what its indices are.
+        let moved =
+            if node.op_type == "Concat" { node.input.as_slice() } else { &node.input[..node.input.len().min(1)] };
+        if moves && moved.iter().any(|name| self.raw.contains(name)) {
             self.raw.extend(node.output.iter().cloned());
         }
     }

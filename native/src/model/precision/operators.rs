@@ -13,7 +13,7 @@ enum Floats {
 /// How a node is converted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
-    /// Whether it is worth rounding its inputs.
+    /// Whether its floats of 32 bits are rounded for it: it is a product. Others are converted only between half floats.
     pub is_product: bool,
     inputs: Floats,
     /// The outputs that are of its type of floats; others are counts, places and masks.
@@ -38,14 +38,14 @@ impl Rule {
     }
 }
 
-/// The operators set of ONNX from which on an operator takes bfloat16; half floats were always taken by all of these.
+/// The operator set of ONNX from which on an operator takes bfloat16; half floats were always taken by all of these.
 type Since = Option<i64>;
 
 const FIRST: Floats = Floats::At(&[0]);
 const BOTH: Floats = Floats::At(&[0, 1]);
 const THREE: Floats = Floats::At(&[0, 1, 2]);
 
-/// Where the time goes.
+/// Operators that compute sums of products, which is where a network spends its time.
 const PRODUCTS: &[(&str, Floats, Since)] = &[
     ("MatMul", BOTH, Some(13)),
     ("Gemm", THREE, Some(13)),
@@ -99,7 +99,7 @@ const FOLLOWERS: &[(&str, Floats, Since)] = &[
     ("Unsqueeze", FIRST, Some(13)),
 ];
 
-/// What gives the values that it is given, in other places.
+/// Operators that move the values of their first input (`Concat`: of all), and change none.
 pub(super) const MOVERS: [&str; 12] = [
     "Cast",
     "Concat",
